@@ -1,0 +1,28 @@
+/* SHA-256 by libcrypto, for what crosses machines: downloads, archives, fingerprints. */
+#ifndef HOB_BASE_DIGEST_H
+#define HOB_BASE_DIGEST_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define SHA256_TEXT_SIZE 65 /* 64 lower-case hex digits and the end */
+
+struct digest;
+
+struct digest *digest_new(void);
+void digest_free(struct digest *digest);
+void digest_add(struct digest *digest, const void *data, size_t length);
+/* The bytes of a text with its final '\0', so that ("ab", "c") and ("a", "bc") differ. */
+void digest_add_str(struct digest *digest, const char *text);
+/* Ends it: hex into text[SHA256_TEXT_SIZE]. */
+void digest_end(struct digest *digest, char *text);
+
+void digest_of(const void *data, size_t length, char *text);
+/* From the current offset to the end of the file. */
+MUSTCHECK int digest_of_fd(int fd, char *text, struct error *err);
+/* 64 lower-case hex digits? */
+bool digest_is_valid(const char *text);
+
+#endif

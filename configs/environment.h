@@ -1,0 +1,95 @@
+/*
+ * An environment: what the agents of one repository need, from one YAML file. Reading is strict:
+ * an unknown key, a wrong type or a value out of range is ERROR_INVALID with file, line, column and
+ * the nearest key or value that exists. Every default is in the table of configs/environment.c.
+ */
+#ifndef HOB_CONFIGS_ENVIRONMENT_H
+#define HOB_CONFIGS_ENVIRONMENT_H
+
+#include "base/error.h"
+#include "base/memory.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum base_kind { BASE_HOST, BASE_TAR, BASE_SCRATCH, BASE_KINDS };
+
+struct environment_source {
+	char *url;  /* http(s)://, git://, file://, or an absolute path */
+	char *ref;  /* branch, tag or full commit; default HEAD of the remote */
+	char *path; /* absolute, inside the sandbox; default /workspace */
+};
+
+struct environment_step {
+	char *name; /* unique in the environment; name_is_valid */
+	char *run;  /* given to /bin/sh -c */
+	bool allow_failure;
+	int64_t timeout_ms;
+	int line; /* in the file, for messages */
+};
+
+struct environment_check {
+	char *run; /* NULL: no check */
+	int64_t timeout_ms;
+};
+
+struct environment_limits {
+	int64_t cpu_millis; /* 1000 is one CPU; 0: no limit. YAML: cpus: 1.5 */
+	int64_t memory_bytes;
+	int64_t pids;
+	int64_t disk_bytes; /* of a build: what a step may write; 0: no limit */
+};
+
+struct environment {
+	char *file; /* where it was read from, for messages */
+	char *name; /* name_is_valid; unique */
+	struct environment_source *sources;
+	size_t source_count;
+	enum base_kind base;
+	char *base_location; /* tar: path or URL */
+	char *base_sha256;   /* tar: required */
+	char **env;          /* KEY=value for steps and commands; never NULL */
+	char *user;          /* who commands run as inside; default root */
+	char *workdir;       /* default: path of the first source, or / */
+	struct environment_step *steps;
+	size_t step_count;
+	struct environment_check check;
+	bool build_network; /* steps share the host's network (default) or have loopback only */
+	int64_t build_timeout_ms;
+	int64_t every_ms; /* 0: only when told */
+	int64_t pool_min;
+	int64_t pool_max;
+	struct environment_limits limits;
+	int64_t idle_ms;    /* a claimed sandbox without a request or command for this long is released; 0: never */
+	int64_t max_age_ms; /* from claim; 0: never */
+	char fingerprint[65]; /* sha256 of everything that shapes the image, all sources' commits apart */
+};
+
+const char *base_kind_name(enum base_kind kind);
+
+/* The caller owns *ret. The path is opened relative to the working folder. */
+MUSTCHECK int environment_load(const char *path, struct environment **ret_environment, struct error *err);
+/* The same from memory; `name` stands in messages for the file. For tests and fuzzing. */
+MUSTCHECK int environment_parse(const char *name, const char *text, size_t length,
+	struct environment **ret_environment, struct error *err);
+void environment_free(struct environment *environment);
+DEFINE_CLEANUP(environment_free_p, struct environment, environment_free)
+
+struct environment_list {
+	struct environment **items; /* sorted by name */
+	size_t count;
+	struct environment_failure {
+		char *file;
+		struct error error;
+	} *failures; /* files that could not be used; the others still are */
+	size_t failure_count;
+};
+
+/* Every *.yaml of the folder; two files with one name are failures of the second. Fails only when
+ * the folder itself cannot be read. */
+MUSTCHECK int environment_list_load(const char *folder, struct environment_list *ret_list, struct error *err);
+void environment_list_done(struct environment_list *list);
+/* NULL if there is none. */
+struct environment *environment_list_find(const struct environment_list *list, const char *name);
+
+#endif
