@@ -1,0 +1,118 @@
+/*
+ * What hob and hob-init, PID 1 of every sandbox, say to each other: one SOCK_SEQPACKET connection,
+ * one packet a message, this header first, native byte order (both ends are one machine and one
+ * build; `version` in HELLO refuses others). Included by hob-init, so nothing but libc here.
+ *
+ * Flow control: init sends at most the granted bytes of an exec's output (INIT_WINDOW adds to the
+ * grant) and hob at most the granted bytes of its stdin (INIT_STDIN_WINDOW). An exec outlives the
+ * connection: its pipes back up, its last INIT_REPLAY_MAX bytes of output and its exit are kept
+ * until INIT_FORGET.
+ */
+#ifndef HOB_POOL_SANDBOX_INIT_PROTOCOL_H
+#define HOB_POOL_SANDBOX_INIT_PROTOCOL_H
+
+#include <stdint.h>
+
+#define INIT_VERSION 1
+#define INIT_CONTROL_FD 3 /* the first connection, inherited */
+#define INIT_LISTEN_FD 4  /* where later ones are accepted; not there in build sandboxes */
+
+/* A packet with its header. Small enough for any socket buffer, large enough to stream well. */
+#define INIT_PACKET_MAX 65536
+#define INIT_EXECS_MAX 256           /* in one sandbox at a time, ended and not forgotten ones too */
+#define INIT_WINDOW_DEFAULT 262144   /* first grant of output, both streams together */
+#define INIT_STDIN_WINDOW_DEFAULT 65536
+#define INIT_REPLAY_MAX 65536
+
+enum init_type {
+	/* hob -> init */
+	INIT_EXEC = 1,   /* struct init_exec + strings: user, cwd, argv…, env… each with its '\0' */
+	INIT_STDIN,      /* bytes */
+	INIT_STDIN_END,
+	INIT_WINDOW,     /* uint32_t: further bytes of output allowed */
+	INIT_SIGNAL,     /* uint32_t signal, to the command's process group */
+	INIT_RESIZE,     /* struct init_size */
+	INIT_REPLAY,     /* send the kept output again, then go on */
+	INIT_FORGET,     /* an ended exec's record may go; a running one is killed first */
+	INIT_FILE_READ,  /* struct init_file + path: INFO, DATA…, DONE. Paced by INIT_WINDOW */
+	INIT_FILE_WRITE, /* struct init_file + path, then INIT_FILE_DATA… and INIT_FILE_END: DONE */
+	INIT_FILE_LIST,  /* struct init_file + path: INFO for the folder, ENTRY…, DONE */
+	INIT_FILE_REMOVE, /* struct init_file + path: DONE */
+	INIT_FILE_DATA,  /* bytes, both ways */
+	INIT_FILE_END,
+	INIT_FILE_CANCEL, /* the partial file is removed */
+	INIT_PING,
+	/* init -> hob */
+	INIT_HELLO = 64, /* struct init_hello; then one INIT_STATE for each exec it knows */
+	INIT_STATE,      /* struct init_state */
+	INIT_STARTED,    /* uint32_t pid inside */
+	INIT_REFUSED,    /* struct init_refused + text: the exec or file request did not start or failed */
+	INIT_STDOUT,     /* bytes */
+	INIT_STDERR,     /* bytes */
+	INIT_STDIN_WINDOW, /* uint32_t */
+	INIT_EXITED,     /* struct init_exited, after the last output (or 100 ms after the exit when a
+			    grandchild keeps the pipes open) */
+	INIT_FILE_INFO,  /* struct init_file_info */
+	INIT_FILE_ENTRY, /* struct init_file_info + name, + '\0' + link target for symbolic links */
+	INIT_FILE_DONE,  /* uint64_t bytes moved */
+	INIT_PONG,
+};
+
+struct init_header {
+	uint32_t type;
+	uint32_t id; /* of the exec or file request; chosen by hob, unique among those alive */
+};
+
+#define INIT_EXEC_PTY 1u
+#define INIT_EXEC_STDIN 2u /* else stdin is /dev/null */
+
+struct init_exec {
+	uint32_t flags;
+	uint32_t argc, envc;
+	uint16_t rows, cols;
+	uint32_t window; /* first grant of output */
+};
+
+struct init_size {
+	uint16_t rows, cols;
+};
+
+struct init_hello {
+	uint32_t version;
+	uint32_t execs;
+};
+
+struct init_state {
+	uint32_t pid;
+	uint32_t ended; /* 0 running, 1 ended: INIT_EXITED follows */
+};
+
+struct init_refused {
+	int32_t sys; /* errno inside */
+};
+
+struct init_exited {
+	int32_t code; /* 0 to 255, or 128 + signal */
+	int32_t signal; /* 0: it exited by itself */
+	uint64_t user_us, system_us, took_us;
+	uint64_t max_rss_bytes;
+};
+
+#define INIT_FILE_PARENTS 1u   /* WRITE: make missing folders */
+#define INIT_FILE_RECURSIVE 2u /* REMOVE: folders with what they hold */
+
+struct init_file {
+	uint32_t flags;
+	uint32_t mode;       /* WRITE: permission bits */
+	uint64_t bytes_max;  /* WRITE and READ: refuse beyond this */
+};
+
+struct init_file_info {
+	uint32_t mode; /* st_mode */
+	uint32_t uid, gid;
+	uint32_t unused;
+	uint64_t size;
+	int64_t mtime_ns;
+};
+
+#endif

@@ -1,0 +1,227 @@
+/*
+ * Sandboxes as the programs that use them see them: a launcher (root, forked early, tiny) makes and
+ * ends them, and hob-init inside runs commands and moves files. Nothing here blocks: replies come
+ * through the event loop. hobd and hob-build use the same code; only `kind` differs.
+ */
+#ifndef HOB_POOL_SANDBOX_SANDBOX_H
+#define HOB_POOL_SANDBOX_SANDBOX_H
+
+#include "base/error.h"
+#include "base/memory.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct loop;
+struct config;
+struct layer;
+
+#define SANDBOX_ID_PREFIX "sb-"
+#define BUILD_SANDBOX_ID_PREFIX "bs-"
+#define SANDBOX_LAYERS_MAX 64
+#define ID_RANGE 65536 /* ids that one sandbox has */
+/* The last slots are for build sandboxes, whose layers keep the range on disk. */
+#define BUILD_SLOTS 32
+
+/* ---- the launcher ---- */
+struct launcher;
+
+/*
+ * Forks the launcher processes; call it as root, early, before threads and large allocations. They
+ * end when the last descriptor to them closes, and take the build sandboxes they made with them;
+ * other sandboxes live on. ERROR_DENIED when not root, ERROR_UNSUPPORTED naming what the kernel
+ * lacks.
+ */
+MUSTCHECK int launcher_start(const struct config *config, struct launcher **ret_launcher, struct error *err);
+/* Gives up root for config->user and group (no capability is kept) in the calling process. */
+MUSTCHECK int privileges_drop(const struct config *config, struct error *err);
+/* From now on replies are delivered by this loop. `lost` is called once when a launcher died. */
+MUSTCHECK int launcher_attach(struct launcher *launcher, struct loop *loop,
+	void (*lost)(void *context), void *context, struct error *err);
+void launcher_stop(struct launcher *launcher);
+DEFINE_CLEANUP(launcher_stop_p, struct launcher, launcher_stop)
+
+/* First id of a slot's range. */
+int64_t launcher_slot_base(const struct launcher *launcher, uint32_t slot);
+
+enum sandbox_kind {
+	SANDBOX_SESSION, /* sandboxes/<id>/{upper,work}; outlives its launcher */
+	SANDBOX_BUILD,   /* staging/<staging>/{tree,work}, volatile; dies with its launcher */
+};
+
+struct sandbox_limits {
+	int64_t cpu_millis;   /* 0: none, in all of them */
+	int64_t memory_bytes;
+	int64_t pids;
+};
+
+struct sandbox_spec {
+	enum sandbox_kind kind;
+	const char *id;      /* also the cgroup's name and the folder's below <run>/sandboxes */
+	const char *staging; /* SANDBOX_BUILD: name of the staging folder */
+	const char *hostname;
+	uint32_t slot;       /* the caller's to keep unique: see slots.h */
+	const struct layer *layers; /* lowest first; id, id_base, id_count, host_usr are read */
+	size_t layer_count;
+	bool network_host;   /* share the host's network namespace; else loopback only */
+	struct sandbox_limits limits;
+};
+
+/* A reply: err is NULL on success. Descriptors are the receiver's from then on. */
+struct sandbox_created {
+	pid_t pid;      /* of hob-init, on the host */
+	int pidfd;      /* readable when the sandbox is dead */
+	int control_fd; /* connected to hob-init: give it to init_client_new */
+	int64_t took_us;
+};
+typedef void sandbox_created_fn(void *context, const struct sandbox_created *created, const struct error *err);
+typedef void sandbox_done_fn(void *context, const struct error *err);
+
+/* All of these send a request and return; `fn` runs later, exactly once, unless the launcher is
+ * stopped first. */
+void sandbox_create(
+	struct launcher *launcher, const struct sandbox_spec *spec, sandbox_created_fn *fn, void *context);
+void sandbox_freeze(struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context);
+void sandbox_thaw(struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context);
+/* Kills everything inside, waits until it is gone, removes the cgroups, and moves sandboxes/<id> away
+ * to be deleted in the background (SANDBOX_SESSION). ERROR_BUSY: not gone yet, ask again. Succeeds
+ * for a sandbox that does not exist. */
+void sandbox_destroy(struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context);
+/* For a destroyed SANDBOX_BUILD: proves that nothing writes to its layer any more, syncs, removes
+ * `work`. Then the staging folder may be given to layer_seal. */
+void sandbox_seal(struct launcher *launcher, const char *staging, sandbox_done_fn *fn, void *context);
+
+/*
+ * For trees that hob-build writes itself with owners (tar bases): makes staging/<staging>/tree owned
+ * by the first id of `slot`, and gives a user namespace with that range, which the caller's process
+ * may setns() into. The descriptor is the receiver's.
+ */
+typedef void userns_fn(void *context, int userns_fd, const struct error *err);
+void launcher_prepare_tree(
+	struct launcher *launcher, const char *staging, uint32_t slot, userns_fn *fn, void *context);
+/* Deletes `name` below the store's "staging" or "layers". In the background of the launcher. */
+void launcher_remove(struct launcher *launcher, const char *room, const char *name, sandbox_done_fn *fn,
+	void *context);
+/* Starts `hob-build <environment>` with root rights of its own; its log goes to the store. */
+typedef void build_started_fn(void *context, pid_t pid, int pidfd, const struct error *err);
+void launcher_build(
+	struct launcher *launcher, const char *environment, build_started_fn *fn, void *context);
+
+/* What the cgroup says now. ERROR_NOT_FOUND when it is gone. No launcher needed. */
+struct sandbox_usage {
+	int64_t memory_bytes;
+	int64_t cpu_us;
+	int64_t pids;
+	int64_t oom_kills;
+	bool frozen;
+	bool populated;
+};
+MUSTCHECK int sandbox_usage_read(const struct config *config, const char *id, struct sandbox_usage *ret_usage,
+	struct error *err);
+
+/* Cgroups of hob's on this machine, for the adoption at start: ids, free with strv_free. */
+MUSTCHECK int sandbox_cgroups_list(const struct config *config, char ***ret_ids, struct error *err);
+
+/* ---- hob-init ---- */
+struct init_client;
+struct init_exec_handle;
+
+struct init_client_events {
+	/* First message of a connection; `execs` are those that were running before it. */
+	void (*ready)(void *context, const uint32_t *execs, size_t count);
+	/* hob-init is gone or talks nonsense; free the client. Called once, and every exec and file
+	 * request has ended with ERROR_UNAVAILABLE before. */
+	void (*closed)(void *context);
+};
+
+/* Takes the connected socket. The client is the caller's. */
+MUSTCHECK int init_client_new(struct loop *loop, int fd, const struct init_client_events *events,
+	void *context, struct init_client **ret_client, struct error *err);
+/* Connects to <run>/sandboxes/<id>/init.sock of an adopted sandbox. */
+MUSTCHECK int init_client_connect(const char *run, const char *id, int *ret_fd, struct error *err);
+/* Ends the connection; commands inside go on. No event is called from here on. */
+void init_client_free(struct init_client *client);
+
+struct exec_spec {
+	char *const *argv;
+	char *const *env; /* whole: nothing is inherited; NULL: PATH, HOME, USER, TERM defaults only */
+	const char *cwd;  /* NULL: / */
+	const char *user; /* name or "uid[:gid]" inside; NULL: root */
+	bool pty;
+	bool stdin_open;
+	uint16_t rows, cols;
+};
+
+struct exec_result {
+	int code; /* 0 to 255, or 128 + signal */
+	int signal;
+	int64_t user_us, system_us, took_us;
+	int64_t max_rss_bytes;
+};
+
+enum exec_stream { EXEC_STDOUT = 1, EXEC_STDERR = 2 };
+
+struct exec_events {
+	void (*started)(void *context, uint32_t pid);
+	/* Call init_exec_consumed for the bytes when they have gone on: that lets more come. */
+	void (*output)(void *context, enum exec_stream stream, const void *data, size_t length);
+	/* `bytes` more may be written to stdin. */
+	void (*stdin_room)(void *context, size_t bytes);
+	/* The end: result, or err (not started, connection lost). The handle is freed after it. */
+	void (*ended)(void *context, const struct exec_result *result, const struct error *err);
+};
+
+/* `id` names the exec for adoption later. ERROR_LIMIT, ERROR_INVALID (arguments over 60 kB). */
+MUSTCHECK int init_exec(struct init_client *client, uint32_t id, const struct exec_spec *spec,
+	const struct exec_events *events, void *context, struct init_exec_handle **ret_exec,
+	struct error *err);
+/* Takes up an exec of `ready`'s list: kept output again, then what comes. */
+MUSTCHECK int init_exec_adopt(struct init_client *client, uint32_t id, const struct exec_events *events,
+	void *context, struct init_exec_handle **ret_exec, struct error *err);
+void init_exec_consumed(struct init_exec_handle *exec, size_t bytes);
+/* At most what stdin_room said, taken off it. */
+MUSTCHECK int init_exec_write(
+	struct init_exec_handle *exec, const void *data, size_t length, struct error *err);
+void init_exec_write_end(struct init_exec_handle *exec);
+void init_exec_signal(struct init_exec_handle *exec, int signal);
+void init_exec_resize(struct init_exec_handle *exec, uint16_t rows, uint16_t cols);
+/* No more events. kill: end the command too; otherwise it goes on and its output is dropped. */
+void init_exec_detach(struct init_exec_handle *exec, bool kill);
+
+/* Files, by path inside the sandbox, as its root. One request, one handle, freed after `done`. */
+struct init_file_handle;
+struct file_info {
+	const char *name;   /* of an entry; NULL for the file itself */
+	const char *target; /* of a symbolic link */
+	uint32_t mode, uid, gid;
+	uint64_t size;
+	int64_t mtime_ns;
+};
+struct file_events {
+	void (*info)(void *context, const struct file_info *info);  /* read, list: the file itself */
+	void (*entry)(void *context, const struct file_info *entry); /* list */
+	void (*data)(void *context, const void *data, size_t length); /* read; then init_file_consumed */
+	void (*room)(void *context, size_t bytes);                    /* write: more may be sent */
+	void (*done)(void *context, uint64_t bytes, const struct error *err);
+};
+MUSTCHECK int init_file_read(struct init_client *client, const char *path, uint64_t bytes_max,
+	const struct file_events *events, void *context, struct init_file_handle **ret_file,
+	struct error *err);
+MUSTCHECK int init_file_write(struct init_client *client, const char *path, uint32_t mode,
+	uint64_t bytes_max, const struct file_events *events, void *context,
+	struct init_file_handle **ret_file, struct error *err);
+MUSTCHECK int init_file_list(struct init_client *client, const char *path,
+	const struct file_events *events, void *context, struct init_file_handle **ret_file,
+	struct error *err);
+MUSTCHECK int init_file_remove(struct init_client *client, const char *path, bool recursive,
+	const struct file_events *events, void *context, struct init_file_handle **ret_file,
+	struct error *err);
+void init_file_consumed(struct init_file_handle *file, size_t bytes);
+MUSTCHECK int init_file_send(
+	struct init_file_handle *file, const void *data, size_t length, struct error *err);
+void init_file_send_end(struct init_file_handle *file);
+/* Gives up: no more events, a partly written file is removed. */
+void init_file_cancel(struct init_file_handle *file);
+
+#endif
