@@ -1,6 +1,7 @@
 /* A thin layer over EVP, so that no other file includes OpenSSL. */
 #include "base/digest.h"
 
+#include "base/base64.h"
 #include "base/memory.h"
 
 #include <assert.h>
@@ -89,4 +90,20 @@ int digest_of_fd(int fd, char *text, struct error *err)
 bool digest_is_valid(const char *text)
 {
 	return strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64;
+}
+
+void digest_websocket_accept(const char *key, char *text)
+{
+	static const char suffix[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+	CLEANUP(free_p) char *joined = xasprintf("%s%s", key, suffix);
+	CLEANUP(free_p) char *encoded = NULL;
+	unsigned char raw[EVP_MAX_MD_SIZE];
+	unsigned length = 0;
+
+	if (EVP_Digest(joined, strlen(joined), raw, &length, EVP_sha1(), NULL) != 1) {
+		abort();
+	}
+	encoded = base64_encode(raw, length);
+	assert(strlen(encoded) < WEBSOCKET_ACCEPT_SIZE);
+	memcpy(text, encoded, strlen(encoded) + 1);
 }
