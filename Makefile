@@ -1,50 +1,65 @@
 # hob: `make run` shows it working, `make check` tests it, `make help` lists the rest.
-FLAVOR ?= release
-B      := build/$(FLAVOR)
-CC     ?= cc
-MUSL   ?= musl-gcc
-V      ?= 0
-Q      := $(if $(filter 1,$(V)),,@)
-say     = $(if $(filter 1,$(V)),,@printf '  %-8s %s\n' $(1) $(2))
-PREFIX ?= /usr/local
+FLAVOR  ?= release
+B       := build/$(FLAVOR)
+CC      ?= cc
+MUSL    ?= musl-gcc
+PYTHON  ?= /usr/bin/python3
+WERROR  ?= 1
+V       ?= 0
+JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
+PREFIX  ?= /usr/local
 DESTDIR ?=
+SYSCONFDIR ?= /etc
+UNITDIR    ?= /lib/systemd/system
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0)
+Q       := $(if $(filter 1,$(V)),,@)
+say      = $(if $(filter 1,$(V)),,@printf '  %-8s %s\n' $(1) $(2))
+SUB      = +$(Q)$(MAKE) --no-print-directory -j$(JOBS)
 
+# ---- flags: one build folder for each set (FLAVOR) ----
 PACKAGES := libgit2 libarchive libcurl yaml-0.1 sqlite3 jansson libmicrohttpd libcrypto libxxhash
+# Asked once, at the first compilation, so that targets which install the packages first work.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES)))$(PKG_CFLAGS)
+PKG_LIBS   = $(eval PKG_LIBS := $(shell pkg-config --libs $(PACKAGES)))$(PKG_LIBS)
 WARN  := -Wall -Wextra -Wshadow -Wconversion -Wformat=2 -Wvla -Wundef -Wcast-align -Wstrict-prototypes \
 	-Wmissing-prototypes -Wimplicit-fallthrough -Wswitch-enum -Wwrite-strings -fno-common
-WARN  += $(if $(or $(CI),$(WERROR)),-Werror)
+WARN  += $(if $(filter 0,$(WERROR)),,-Werror)
 HARDEN := -fPIE -fstack-protector-strong -fstack-clash-protection -fcf-protection
 OPT_release  := -O2 -g $(HARDEN) -D_FORTIFY_SOURCE=3
 LINK_release := -pie -Wl,-z,relro,-z,now
-OPT_asan  := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-LINK_asan := -fsanitize=address,undefined
-OPT_tsan  := -O1 -g -fsanitize=thread
-LINK_tsan := -fsanitize=thread
-OPT_coverage  := -O0 -g --coverage
+SANITIZE     := -fsanitize=address,undefined
+OPT_asan     := -O1 -g $(SANITIZE) -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+LINK_asan    := $(SANITIZE)
+OPT_tsan     := -O1 -g -fsanitize=thread
+LINK_tsan    := -fsanitize=thread
+OPT_coverage  := -O0 -g --coverage -fprofile-update=atomic
 LINK_coverage := --coverage
-OPT_fuzz  := -O1 -g -fsanitize=address,undefined,fuzzer-no-link -fno-omit-frame-pointer
-LINK_fuzz := -fsanitize=address,undefined
+OPT_fuzz     := $(OPT_asan) -fsanitize=fuzzer-no-link
+LINK_fuzz    := $(SANITIZE)
+ifeq ($(FLAVOR),fuzz)
+CC := clang
+endif
 
-CPPFLAGS += -D_GNU_SOURCE -I. -I$(B) -DHOB_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
-CFLAGS   += -std=gnu11 $(OPT_$(FLAVOR)) $(WARN) -ffunction-sections -fdata-sections
-LDFLAGS  += $(LINK_$(FLAVOR)) -Wl,--gc-sections -Wl,--as-needed
-LDLIBS   += $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lwslay -lpthread
+ALL_CPPFLAGS = -D_GNU_SOURCE -I. -I$(B) -DHOB_VERSION='"$(VERSION)"' $(PKG_CFLAGS) $(CPPFLAGS)
+ALL_CFLAGS   = -std=gnu11 $(OPT_$(FLAVOR)) $(WARN) -ffunction-sections -fdata-sections $(CFLAGS)
+ALL_LDFLAGS  = $(LINK_$(FLAVOR)) -Wl,--gc-sections -Wl,--as-needed $(LDFLAGS)
+ALL_LDLIBS   = $(PKG_LIBS) -lwslay -lpthread $(LDLIBS)
 
-# One archive a room; a program is its main file and the rooms below it. Files named hob*.c are mains.
+# ---- rooms: one archive each; a program is its main file and the rooms below it ----
 mains    := pool/cli/hob.c pool/hobd.c builder/hob-build.c snapshots/hob-snapshots.c
 room      = $(filter-out $(mains),$(wildcard $(addsuffix /*.c,$(1))))
 objects   = $(patsubst %.c,$(B)/%.o,$(1))
-ROOMS    := base configs snapshots pool/sandbox builder pool
+ROOMS    := base configs snapshots pool/sandbox builder pool tests/lib
 SRC_base      := $(call room,base)
 SRC_configs   := $(call room,configs)
 SRC_snapshots := $(call room,snapshots)
 SRC_pool/sandbox := $(filter-out pool/sandbox/seccomp_generate.c,$(call room,pool/sandbox))
 SRC_builder   := $(call room,builder)
 SRC_pool      := $(call room,pool pool/api pool/cli)
+SRC_tests/lib := $(filter-out tests/lib/fuzz_replay.c,$(call room,tests/lib))
 PROGRAMS := $(addprefix $(B)/,hob hobd hob-build hob-snapshots hob-init)
 
-all: $(PROGRAMS)
+all: $(PROGRAMS) ## builds the five programs into build/release
 
 define archive
 $(B)/lib/$(subst /,-,$(1)).a: $$(call objects,$$(SRC_$(1)))
@@ -61,12 +76,12 @@ $(B)/hob-build:     $(B)/builder/hob-build.o $(call lib,builder pool/sandbox sna
 $(B)/hob-snapshots: $(B)/snapshots/hob-snapshots.o $(call lib,snapshots configs base)
 $(B)/hob $(B)/hobd $(B)/hob-build $(B)/hob-snapshots:
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
 
 $(B)/%.o: %.c
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 # hob-init: static, on musl, nothing of ours but its protocol header.
 INIT_SRC := $(wildcard pool/sandbox/init/*.c)
@@ -84,9 +99,112 @@ $(B)/gen/seccomp_program.h: pool/sandbox/seccomp_generate.c
 	$(Q)$(B)/gen/seccomp_generate > $@.tmp && mv $@.tmp $@
 $(B)/pool/sandbox/seccomp.o: $(B)/gen/seccomp_program.h
 
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+# ---- tests and benchmarks: programs that may use every room (TEST_ROOMS narrows it) ----
+TEST_ROOMS ?= tests/lib builder pool pool/sandbox snapshots configs base
+UNIT  := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c))
+FUZZ  := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
+BENCH := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/*.c))
+# The fuzzer brings its own main; elsewhere the corpus is replayed by a small one.
+FUZZ_MAIN := $(if $(filter fuzz,$(FLAVOR)),,$(B)/tests/lib/fuzz_replay.o)
 
-clean:
+$(UNIT) $(BENCH): $(B)/%: $(B)/%.o $(call lib,$(TEST_ROOMS))
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS) -lcmocka
+$(FUZZ): $(B)/%: $(B)/%.o $(FUZZ_MAIN) $(call lib,$(TEST_ROOMS))
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(if $(FUZZ_MAIN),,-fsanitize=fuzzer) -o $@ $^ $(ALL_LDLIBS)
+$(B)/tests/bench/bench: ALL_LDLIBS += -lm
+
+unit-programs: $(UNIT)
+fuzz-programs: $(FUZZ)
+bench-programs: $(BENCH)
+
+run: ## shows hob working: builds, makes the demo image, fills the pool, says what to type
+	$(Q)contrib/install-deps build
+	$(SUB) WERROR=0 all
+	$(Q)contrib/run-demo $(B)
+
+check: ## builds and runs every test; the last line says how many passed
+	$(Q)contrib/install-deps build test
+	$(SUB) all unit-programs
+	$(SUB) FLAVOR=asan fuzz-programs
+	$(Q)$(PYTHON) tests/run --build $(B) --fuzz-build build/asan lint unit fuzz integration
+
+check-long: ## check, then the sanitizers, then each fuzz target for a minute
+	$(SUB) check
+	$(SUB) asan
+	$(SUB) tsan
+	$(SUB) fuzz
+
+unit: all unit-programs ## only the unit tests (T=name: one of them)
+	$(Q)$(PYTHON) tests/run --build $(B) $(if $(T),--only $(T)) unit
+
+integration: all ## only the tests against the real daemon (T=name: one file)
+	$(Q)$(PYTHON) tests/run --build $(B) $(if $(T),--only $(T)) integration
+
+asan: ## unit tests, corpora and integration tests under AddressSanitizer and UBSan
+	$(Q)contrib/install-deps build test
+	$(SUB) FLAVOR=asan all unit-programs fuzz-programs
+	$(Q)$(PYTHON) tests/run --build build/asan --fuzz-build build/asan unit fuzz integration
+
+tsan: ## unit tests under ThreadSanitizer
+	$(Q)contrib/install-deps build test
+	$(SUB) FLAVOR=tsan all unit-programs
+	$(Q)$(PYTHON) tests/run --build build/tsan unit
+
+TIME ?= 60
+fuzz: ## fuzzes each target for TIME seconds (T=name: one of them), by clang's libFuzzer
+	$(Q)contrib/install-deps build test
+	$(SUB) FLAVOR=fuzz fuzz-programs
+	$(Q)$(PYTHON) tests/run --fuzz-build build/fuzz --fuzz-seconds $(TIME) $(if $(T),--only $(T)) fuzz
+
+coverage: ## which lines the unit and integration tests reach
+	$(Q)contrib/install-deps build test coverage
+	$(SUB) FLAVOR=coverage all unit-programs
+	$(Q)find build/coverage -name '*.gcda' -delete; chmod -R a+rwX build/coverage
+	$(Q)$(PYTHON) tests/run --build build/coverage unit integration
+	$(Q)gcovr --root . --exclude tests --exclude-throw-branches --sort-uncovered build/coverage
+
+bench: ## measures hob beside bwrap, runc, unshare and podman; writes build/bench.json
+	$(Q)contrib/install-deps build test bench
+	$(SUB) all bench-programs
+	$(Q)$(PYTHON) tests/bench/run --build $(B) --json build/bench.json
+
+lint: ## style, includes, lengths, formats
+	$(Q)$(PYTHON) tests/run lint
+
+lint-deep: ## cppcheck and clang-tidy over everything (minutes)
+	$(Q)$(PYTHON) tests/run lint-deep
+
+format: ## clang-format over every C file
+	clang-format -i $(shell git ls-files '*.c' '*.h')
+
+install: all ## into PREFIX (/usr/local), configuration into /etc/hob, units for systemd
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SYSCONFDIR)/hob/environments $(DESTDIR)$(UNITDIR)
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	for file in $(wildcard configs/hob.yaml); do \
+		test -e $(DESTDIR)$(SYSCONFDIR)/hob/hob.yaml || \
+		install -m 644 $$file $(DESTDIR)$(SYSCONFDIR)/hob/hob.yaml; done
+	for unit in $(wildcard contrib/systemd/*); do \
+		sed 's|@BINDIR@|$(PREFIX)/bin|' $$unit > $(DESTDIR)$(UNITDIR)/$${unit##*/}; done
+	$(if $(DESTDIR),,contrib/install-deps user)
+
+uninstall: ## takes the programs and units away; configuration and store stay
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))
+	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(wildcard contrib/systemd/*)))
+
+deb: all ## a Debian package, build/hob_VERSION_ARCH.deb
+	$(Q)contrib/make-deb $(VERSION)
+
+clean: ## removes build/
 	rm -rf build
 
-.PHONY: all clean
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  %-12s %s\n' "$$name" "$$text"; done
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+.DELETE_ON_ERROR:
+.PHONY: run all check check-long unit integration asan tsan fuzz coverage bench lint lint-deep format install \
+	uninstall deb clean help unit-programs fuzz-programs bench-programs
