@@ -106,7 +106,7 @@ void duration_format(char *text, int64_t ms)
 	size_t used = 0;
 
 	if (ms <= 0) {
-		strcpy(text, "0");
+		snprintf(text, CLOCK_TEXT_SIZE, "0");
 		return;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(units) && used < CLOCK_TEXT_SIZE; i++) {

@@ -1,0 +1,152 @@
+"""What a test run may have left on this machine, and how to take it away.
+
+Everything that a run starts carries its token: in the environment variable HOB_TEST_RUN, in the
+names of its cgroups (hob-test-<token>-…) and in its temporary folder. Processes inside sandboxes have
+neither variable nor folder; they are found through their cgroup.
+"""
+
+import ctypes
+import errno
+import os
+import shutil
+import signal
+import time
+
+CGROUP_PREFIX = "hob-test-"
+
+
+def read_text(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode(errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def processes(token):
+    """The processes that carry the token, this one and its parents apart."""
+    mark = f"HOB_TEST_RUN={token}"
+    ours, pid = set(), os.getpid()
+    while pid > 1:
+        ours.add(pid)
+        pid = int(read_text(f"/proc/{pid}/stat").rsplit(")", 1)[-1].split()[1] or 0)
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) not in ours:
+            variables = read_text(f"/proc/{name}/environ").split("\0")
+            if mark in variables and not is_zombie(int(name)):
+                found.append(int(name))
+    return found
+
+
+def is_zombie(pid):
+    return ") Z" in read_text(f"/proc/{pid}/stat")
+
+
+def cgroup_mounts():
+    for line in read_text("/proc/self/mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        if after.split()[0] in ("cgroup", "cgroup2"):
+            yield before.split()[4]
+
+
+def cgroups(token):
+    """Every cgroup of the run in every hierarchy, the innermost first."""
+    found = []
+    for root in cgroup_mounts():
+        try:
+            names = os.listdir(root)
+        except OSError:
+            continue
+        for name in names:
+            if (name + "-").startswith(f"{CGROUP_PREFIX}{token}-"):
+                for folder, _, _ in os.walk(os.path.join(root, name), topdown=False):
+                    found.append(folder)
+    return found
+
+
+def cgroup_processes(token):
+    found = set()
+    for folder in cgroups(token):
+        found.update(int(pid) for pid in read_text(f"{folder}/cgroup.procs").split())
+    return sorted(found)
+
+
+def mounts(folder):
+    """Mounts at or below the folder in this mount namespace, the innermost first."""
+    found = []
+    for line in read_text("/proc/self/mountinfo").splitlines():
+        where = line.split()[4]
+        if where == folder or where.startswith(folder + "/"):
+            found.append(where)
+    return sorted(found, key=len, reverse=True)
+
+
+def ids_in_use(first, count):
+    """Processes whose user lies in a range of ids that only sandboxes have."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        for line in read_text(f"/proc/{name}/status").splitlines():
+            if line.startswith("Uid:") and first <= int(line.split()[1]) < first + count:
+                found.append(int(name))
+    return found
+
+
+def signal_all(pids, number):
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def remove_cgroups(token):
+    for folder in cgroups(token):
+        for control, value in (("cgroup.freeze", "0"), ("freezer.state", "THAWED")):
+            try:
+                with open(f"{folder}/{control}", "w", encoding="ascii") as file:
+                    file.write(value)
+            except OSError:
+                pass
+    for _ in range(100):
+        signal_all(cgroup_processes(token), signal.SIGKILL)
+        left = False
+        for folder in cgroups(token):
+            try:
+                os.rmdir(folder)
+            except OSError as error:
+                left = left or error.errno != errno.ENOENT
+        if not left:
+            return
+        time.sleep(0.02)
+
+
+def describe(token, folder):
+    """Lines that say what is there; empty when the run left nothing."""
+    lines = [f"process {pid}: {read_text(f'/proc/{pid}/cmdline').replace(chr(0), ' ')}"
+             for pid in processes(token)]
+    lines += [f"cgroup {path} (processes {read_text(path + '/cgroup.procs').split()})"
+              for path in cgroups(token)]
+    lines += [f"mount {path}" for path in mounts(folder)]
+    return lines
+
+
+def sweep(token, folder):
+    """Takes everything away that `describe` can find, and the folder."""
+    for _ in range(100):
+        pids = processes(token)
+        if not pids:
+            break
+        signal_all(pids, signal.SIGKILL)
+        time.sleep(0.02)
+    remove_cgroups(token)
+    for path in mounts(folder):
+        unmount(path)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def unmount(path):
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.umount2(os.fsencode(path), 0)
