@@ -3,10 +3,11 @@
  * one packet a message, this header first, native byte order (both ends are one machine and one
  * build; `version` in HELLO refuses others). Included by hob-init, so nothing but libc here.
  *
- * Flow control: init sends at most the granted bytes of an exec's output (INIT_WINDOW adds to the
- * grant) and hob at most the granted bytes of its stdin (INIT_STDIN_WINDOW). An exec outlives the
- * connection: its pipes back up, its last INIT_REPLAY_MAX bytes of output and its exit are kept
- * until INIT_FORGET.
+ * Flow control: init sends at most the granted bytes of an exec's output or of a file that is read
+ * (INIT_WINDOW adds to the grant), and hob at most the granted bytes of an exec's stdin or of a file
+ * that is written (INIT_STDIN_WINDOW). An exec outlives the connection: its pipes back up, its last
+ * INIT_REPLAY_MAX bytes of output and its exit are kept until INIT_FORGET. A new connection hears
+ * nothing of an exec until it asks by INIT_REPLAY. File requests end with their connection.
  */
 #ifndef HOB_POOL_SANDBOX_INIT_PROTOCOL_H
 #define HOB_POOL_SANDBOX_INIT_PROTOCOL_H
@@ -21,8 +22,10 @@
 #define INIT_PACKET_MAX 65536
 #define INIT_EXECS_MAX 256           /* in one sandbox at a time, ended and not forgotten ones too */
 #define INIT_WINDOW_DEFAULT 262144   /* first grant of output, both streams together */
-#define INIT_STDIN_WINDOW_DEFAULT 65536
+#define INIT_STDIN_WINDOW_DEFAULT 65536 /* of an exec, granted with INIT_STARTED */
 #define INIT_REPLAY_MAX 65536
+#define INIT_FILES_MAX 32              /* file requests at a time */
+#define INIT_FILE_ID_FIRST 0x80000000u /* ids of file requests start here, those of execs end */
 
 enum init_type {
 	/* hob -> init */
@@ -32,16 +35,18 @@ enum init_type {
 	INIT_WINDOW,     /* uint32_t: further bytes of output allowed */
 	INIT_SIGNAL,     /* uint32_t signal, to the command's process group */
 	INIT_RESIZE,     /* struct init_size */
-	INIT_REPLAY,     /* send the kept output again, then go on */
+	INIT_REPLAY,     /* STARTED, STDIN_WINDOW, the kept output again, then what comes. The grant
+			    starts anew at INIT_WINDOW_DEFAULT */
 	INIT_FORGET,     /* an ended exec's record may go; a running one is killed first */
-	INIT_FILE_READ,  /* struct init_file + path: INFO, DATA…, DONE. Paced by INIT_WINDOW */
-	INIT_FILE_WRITE, /* struct init_file + path, then INIT_FILE_DATA… and INIT_FILE_END: DONE */
+	INIT_FILE_READ,  /* struct init_file + path: INFO, DATA…, DONE. First grant INIT_WINDOW_DEFAULT;
+			    never more data than INFO's size unless that is 0. EISDIR for a folder */
+	INIT_FILE_WRITE, /* struct init_file + path: STDIN_WINDOW when it is open; then INIT_FILE_DATA…
+			    and INIT_FILE_END: DONE */
 	INIT_FILE_LIST,  /* struct init_file + path: INFO for the folder, ENTRY…, DONE */
 	INIT_FILE_REMOVE, /* struct init_file + path: DONE */
 	INIT_FILE_DATA,  /* bytes, both ways */
 	INIT_FILE_END,
 	INIT_FILE_CANCEL, /* the partial file is removed */
-	INIT_PING,
 	/* init -> hob */
 	INIT_HELLO = 64, /* struct init_hello; then one INIT_STATE for each exec it knows */
 	INIT_STATE,      /* struct init_state */
@@ -54,8 +59,7 @@ enum init_type {
 			    grandchild keeps the pipes open) */
 	INIT_FILE_INFO,  /* struct init_file_info */
 	INIT_FILE_ENTRY, /* struct init_file_info + name, + '\0' + link target for symbolic links */
-	INIT_FILE_DONE,  /* uint64_t bytes moved */
-	INIT_PONG,
+	INIT_FILE_DONE,  /* uint64_t bytes moved, or files removed */
 };
 
 struct init_header {
@@ -66,6 +70,7 @@ struct init_header {
 #define INIT_EXEC_PTY 1u
 #define INIT_EXEC_STDIN 2u /* else stdin is /dev/null */
 
+/* PATH, HOME, USER and, on a terminal, TERM are added to the environment when it lacks them. */
 struct init_exec {
 	uint32_t flags;
 	uint32_t argc, envc;
@@ -84,11 +89,11 @@ struct init_hello {
 
 struct init_state {
 	uint32_t pid;
-	uint32_t ended; /* 0 running, 1 ended: INIT_EXITED follows */
+	uint32_t ended; /* 0 running, 1 ended: INIT_EXITED follows the replay */
 };
 
 struct init_refused {
-	int32_t sys; /* errno inside */
+	int32_t sys; /* errno inside; the text is whole without it */
 };
 
 struct init_exited {

@@ -145,9 +145,9 @@ void init_client_free(struct init_client *client);
 
 struct exec_spec {
 	char *const *argv;
-	char *const *env; /* whole: nothing is inherited; NULL: PATH, HOME, USER, TERM defaults only */
+	char *const *env; /* nothing is inherited; PATH, HOME, USER (TERM) are added when missing */
 	const char *cwd;  /* NULL: / */
-	const char *user; /* name or "uid[:gid]" inside; NULL: root */
+	const char *user; /* "name[:group]" or "uid[:gid]" inside; NULL: root */
 	bool pty;
 	bool stdin_open;
 	uint16_t rows, cols;
@@ -172,7 +172,9 @@ struct exec_events {
 	void (*ended)(void *context, const struct exec_result *result, const struct error *err);
 };
 
-/* `id` names the exec for adoption later. ERROR_LIMIT, ERROR_INVALID (arguments over 60 kB). */
+/* `id`, 1 to 2^31-1 and not in use, names the exec for adoption later. ERROR_LIMIT, ERROR_INVALID
+ * (arguments over 60 kB). What is wrong inside comes through `ended`: ERROR_INVALID for a command,
+ * cwd or user that is not there. */
 MUSTCHECK int init_exec(struct init_client *client, uint32_t id, const struct exec_spec *spec,
 	const struct exec_events *events, void *context, struct init_exec_handle **ret_exec,
 	struct error *err);
@@ -189,7 +191,8 @@ void init_exec_resize(struct init_exec_handle *exec, uint16_t rows, uint16_t col
 /* No more events. kill: end the command too; otherwise it goes on and its output is dropped. */
 void init_exec_detach(struct init_exec_handle *exec, bool kill);
 
-/* Files, by path inside the sandbox, as its root. One request, one handle, freed after `done`. */
+/* Files, by path inside the sandbox, as its root. One request, one handle, freed after `done`.
+ * err->sys is the errno inside: EISDIR tells that `read` met a folder, EFBIG that it is too large. */
 struct init_file_handle;
 struct file_info {
 	const char *name;   /* of an entry; NULL for the file itself */
