@@ -1,0 +1,411 @@
+/*
+ * The measuring client of `make bench`: each mode times one path through the API over the unix
+ * socket and prints one JSON object with microseconds. tests/bench/run starts the daemon, calls the
+ * modes and puts the rivals beside them.
+ */
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "tests/lib/http_client.h"
+
+#include <getopt.h>
+#include <poll.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+
+extern char **environ;
+
+#define CLIENTS_MAX 1024
+#define ID_MAX 64
+
+struct options {
+	const char *socket;
+	const char *environment;
+	size_t clients;
+	size_t count;
+	int64_t pace_us; /* between two requests of one client; 0: at once */
+	char **command; /* spawn: what to start */
+};
+
+struct samples {
+	double *us;
+	size_t count, room;
+	size_t warm;
+	double first_sent, last_answered;
+	char (*ids)[ID_MAX];
+	size_t id_count, id_room;
+};
+
+static double now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static double percentile(const struct samples *samples, double part)
+{
+	size_t place = (size_t)((double)(samples->count - 1) * part + 0.5);
+
+	return samples->count > 0 ? samples->us[place] : 0;
+}
+
+static json_t *samples_json(struct samples *samples)
+{
+	qsort(samples->us, samples->count, sizeof(double), compare);
+	return json_pack("{s:I, s:I, s:f, s:f, s:f, s:f}", "count", (json_int_t)samples->count,
+		"warm", (json_int_t)samples->warm, "p50_us", percentile(samples, 0.5), "p90_us",
+		percentile(samples, 0.9), "p99_us", percentile(samples, 0.99), "max_us",
+		percentile(samples, 1));
+}
+
+static void samples_done(struct samples *samples)
+{
+	free(samples->us);
+	free(samples->ids);
+}
+
+static void samples_add(struct samples *samples, double us)
+{
+	*array_add(&samples->us, &samples->count, &samples->room) = us;
+}
+
+static void fail_answer(const struct http_client *client, const char *what)
+{
+	fprintf(stderr, "bench: %s answered %d: %s\n", what, http_status(client),
+		http_body(client));
+	exit(1);
+}
+
+/* Keeps the claimed id for its removal and counts whether it was warm. */
+static void note_claim(struct samples *samples, const struct http_client *client)
+{
+	char source[16];
+	char(*id)[ID_MAX] = array_add(&samples->ids, &samples->id_count, &samples->id_room);
+
+	if (http_status(client) != 201 || !http_member(client, "id", *id, ID_MAX) ||
+		!http_member(client, "source", source, sizeof(source))) {
+		fail_answer(client, "claim");
+	}
+	samples->warm += streq(source, "warm") ? 1 : 0;
+}
+
+static void release_all(const struct options *options, const struct samples *samples)
+{
+	struct http_client *client = xmalloc(sizeof(*client));
+
+	http_open(client, options->socket);
+	for (size_t i = 0; i < samples->id_count; i++) {
+		CLEANUP(free_p) char *path = xasprintf("/v1/sandboxes/%s", samples->ids[i]);
+
+		if (http_call(client, "DELETE", path, NULL) != 200) {
+			fail_answer(client, "release");
+		}
+	}
+	http_close(client);
+	free(client);
+}
+
+/* ---- claim: `clients` connections, each with one request under way at a time ---- */
+
+struct claimer {
+	struct http_client *http;
+	double sent_at, next_at;
+	bool waiting;
+};
+
+static void claimers_open(const struct options *options, struct claimer *claimers)
+{
+	CLEANUP(free_p) char *body = xasprintf("{\"environment\":\"%s\"}", options->environment);
+	double start = now_us();
+
+	for (size_t i = 0; i < options->clients; i++) {
+		claimers[i].http = xmalloc(sizeof(struct http_client));
+		http_open(claimers[i].http, options->socket);
+		/* One small request first, so that accepting the connection is not measured. */
+		(void)http_call(claimers[i].http, "GET", "/healthz", NULL);
+		http_prepare(claimers[i].http, "POST", "/v1/sandboxes", body);
+		claimers[i].next_at =
+			start + (double)options->pace_us * (double)i / (double)options->clients;
+	}
+}
+
+static void claimers_close(const struct options *options, struct claimer *claimers)
+{
+	for (size_t i = 0; i < options->clients; i++) {
+		http_close(claimers[i].http);
+		free(claimers[i].http);
+	}
+}
+
+/* Sends what is due; returns how long to wait, at most until the next is. */
+static double send_due(const struct options *options, struct claimer *claimers, size_t *started)
+{
+	double now = now_us(), wait = 1e6;
+
+	for (size_t i = 0; i < options->clients && *started < options->count; i++) {
+		struct claimer *claimer = &claimers[i];
+
+		if (claimer->waiting) {
+			continue;
+		}
+		if (claimer->next_at > now) {
+			wait = claimer->next_at - now < wait ? claimer->next_at - now : wait;
+			continue;
+		}
+		claimer->waiting = true;
+		claimer->sent_at = now_us();
+		http_send(claimer->http);
+		(*started)++;
+	}
+	return wait;
+}
+
+static void wait_for_answers(
+	const struct options *options, const struct claimer *claimers, double wait_us)
+{
+	struct pollfd ready[CLIENTS_MAX];
+	struct timespec wait = {(time_t)(wait_us / 1e6), (long)((int64_t)wait_us % 1000000 * 1000)};
+
+	for (size_t i = 0; i < options->clients; i++) {
+		ready[i] = (struct pollfd){.fd = claimers[i].http->fd, .events = POLLIN};
+	}
+	(void)ppoll(ready, options->clients, &wait, NULL);
+}
+
+static void run_claims(const struct options *options, struct samples *samples)
+{
+	CLEANUP(free_p) struct claimer *claimers = xcalloc(options->clients, sizeof(*claimers));
+	size_t started = 0;
+
+	claimers_open(options, claimers);
+	samples->first_sent = now_us();
+	while (samples->count < options->count) {
+		double wait = send_due(options, claimers, &started);
+
+		wait_for_answers(options, claimers, wait);
+		for (size_t i = 0; i < options->clients; i++) {
+			struct claimer *claimer = &claimers[i];
+
+			if (claimer->waiting && http_receive(claimer->http)) {
+				samples->last_answered = now_us();
+				claimer->waiting = false;
+				claimer->next_at += (double)options->pace_us;
+				samples_add(samples, samples->last_answered - claimer->sent_at);
+				note_claim(samples, claimer->http);
+			}
+		}
+	}
+	claimers_close(options, claimers);
+}
+
+static json_t *mode_claim(const struct options *options)
+{
+	struct samples samples = {0};
+	json_t *result;
+
+	run_claims(options, &samples);
+	result = samples_json(&samples);
+	json_object_set_new(
+		result, "total_us", json_real(samples.last_answered - samples.first_sent));
+	release_all(options, &samples);
+	samples_done(&samples);
+	return result;
+}
+
+/* ---- exec ---- */
+
+static double spawn_us(char *const *argv)
+{
+	double start = now_us();
+	pid_t pid;
+	int status;
+
+	if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ) != 0 ||
+		waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+		fprintf(stderr, "bench: %s failed\n", argv[0]);
+		exit(1);
+	}
+	return now_us() - start;
+}
+
+static void claim_one(
+	struct http_client *client, const struct options *options, struct samples *samples)
+{
+	CLEANUP(free_p) char *body = xasprintf("{\"environment\":\"%s\"}", options->environment);
+
+	(void)http_call(client, "POST", "/v1/sandboxes", body);
+	note_claim(samples, client);
+}
+
+static void exec_true(struct http_client *client, const char *id)
+{
+	CLEANUP(free_p) char *path = xasprintf("/v1/sandboxes/%s/exec", id);
+
+	if (http_call(client, "POST", path, "{\"argv\":[\"/bin/true\"]}") != 200 ||
+		strstr(http_body(client), "\"exit_code\":0") == NULL) {
+		fail_answer(client, "exec");
+	}
+}
+
+static json_t *mode_exec(const struct options *options)
+{
+	struct http_client *client = xmalloc(sizeof(*client));
+	struct samples inside = {0}, host = {0};
+	char *const command[] = {(char *)(uintptr_t) "/bin/true", NULL};
+	json_t *result;
+
+	http_open(client, options->socket);
+	claim_one(client, options, &inside);
+	exec_true(client, inside.ids[0]);
+	for (size_t i = 0; i < options->count; i++) {
+		double start = now_us();
+
+		exec_true(client, inside.ids[0]);
+		samples_add(&inside, now_us() - start);
+		samples_add(&host, spawn_us(command));
+	}
+	result = samples_json(&inside);
+	json_object_set_new(result, "host", samples_json(&host));
+	release_all(options, &inside);
+	samples_done(&inside);
+	samples_done(&host);
+	http_close(client);
+	free(client);
+	return result;
+}
+
+/* ---- cold create to the end of the first command, and destroy ---- */
+
+static json_t *mode_cold(const struct options *options)
+{
+	struct http_client *client = xmalloc(sizeof(*client));
+	struct samples create = {0}, first = {0}, destroy = {0};
+	json_t *result;
+
+	http_open(client, options->socket);
+	for (size_t i = 0; i < options->count; i++) {
+		double start = now_us(), created, ran;
+		CLEANUP(free_p) char *path = NULL;
+
+		claim_one(client, options, &create);
+		created = now_us();
+		exec_true(client, create.ids[i]);
+		ran = now_us();
+		path = xasprintf("/v1/sandboxes/%s", create.ids[i]);
+		if (http_call(client, "DELETE", path, NULL) != 200) {
+			fail_answer(client, "destroy");
+		}
+		samples_add(&create, created - start);
+		samples_add(&first, ran - start);
+		samples_add(&destroy, now_us() - ran);
+	}
+	result = json_pack("{s:o, s:o, s:o}", "create", samples_json(&create), "first_command",
+		samples_json(&first), "destroy", samples_json(&destroy));
+	samples_done(&create);
+	samples_done(&first);
+	samples_done(&destroy);
+	http_close(client);
+	free(client);
+	return result;
+}
+
+/* Any command of the host, for the rivals: from its start to its exit. */
+static json_t *mode_spawn(const struct options *options)
+{
+	struct samples samples = {0};
+	json_t *result;
+
+	for (size_t i = 0; i < options->count; i++) {
+		samples_add(&samples, spawn_us(options->command));
+	}
+	result = samples_json(&samples);
+	samples_done(&samples);
+	return result;
+}
+
+/* ---- wiring ---- */
+
+static const struct mode {
+	const char *name;
+	json_t *(*run)(const struct options *options);
+} modes[] = {
+	{"claim", mode_claim}, {"exec", mode_exec}, {"cold", mode_cold}, {"spawn", mode_spawn}};
+
+static const struct option long_options[] = {{"socket", required_argument, NULL, 's'},
+	{"environment", required_argument, NULL, 'e'}, {"clients", required_argument, NULL, 'c'},
+	{"count", required_argument, NULL, 'n'}, {"pace-us", required_argument, NULL, 'p'}, {0}};
+
+static int usage(void)
+{
+	fputs("usage: bench --socket PATH --environment NAME [--clients N] [--count N]\n"
+	      "             [--pace-us N] {claim|exec|cold}\n"
+	      "       bench [--count N] spawn -- COMMAND...\n",
+		stderr);
+	return 2;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = {.clients = 1, .count = 100};
+	const struct rlimit files = {4096, 4096};
+	int letter;
+
+	(void)setrlimit(RLIMIT_NOFILE, &files);
+	while ((letter = getopt_long(argc, argv, "+", long_options, NULL)) != -1) {
+		switch (letter) {
+		case 's':
+			options.socket = optarg;
+			break;
+		case 'e':
+			options.environment = optarg;
+			break;
+		case 'c':
+			options.clients = strtoul(optarg, NULL, 10);
+			break;
+		case 'n':
+			options.count = strtoul(optarg, NULL, 10);
+			break;
+		case 'p':
+			options.pace_us = strtol(optarg, NULL, 10);
+			break;
+		default:
+			return usage();
+		}
+	}
+	if (optind >= argc) {
+		return usage();
+	}
+	options.command = argv + optind + 1;
+	if (options.command[0] != NULL && streq(options.command[0], "--")) {
+		options.command++;
+	}
+	if (streq(argv[optind], "spawn") ? options.command[0] == NULL
+					 : options.socket == NULL || options.environment == NULL) {
+		return usage();
+	}
+	if (options.clients < 1 || options.clients > CLIENTS_MAX || options.count < 1) {
+		return usage();
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
+		if (streq(modes[i].name, argv[optind])) {
+			json_t *result = modes[i].run(&options);
+
+			json_print(result);
+			json_decref(result);
+			return 0;
+		}
+	}
+	return usage();
+}
