@@ -1,5 +1,6 @@
 /* hob.yaml: how this machine's hob is set up. Read as strictly as an environment; a missing file at
- * the default path means all defaults. */
+ * the default path means all defaults. Keys are the members' names, without the unit: build_every,
+ * body_max, file_max. Relative paths in the file count from its folder. */
 #ifndef HOB_CONFIGS_CONFIG_H
 #define HOB_CONFIGS_CONFIG_H
 
@@ -12,22 +13,22 @@
 #define CONFIG_DEFAULT_PATH "/etc/hob/hob.yaml"
 
 struct config {
-	char *file;         /* NULL: defaults only */
-	char *store;        /* /var/lib/hob */
-	char *run;          /* /run/hob: sockets and state that outlive hobd, not the machine */
-	char *socket;       /* <run>/hob.sock unless set */
+	char *file; /* NULL: defaults only */
+	char *store; /* /var/lib/hob */
+	char *run; /* /run/hob: sockets and state that outlive hobd, not the machine */
+	char *socket; /* <run>/hob.sock unless set */
 	char *environments; /* the folder of environments/ beside hob.yaml unless set */
-	char *user;         /* hob: whom hobd and hob-build become after start */
-	char *group;        /* hob: who may open the socket */
-	char *cgroup;       /* name below the cgroup root, "hob"; "auto" under a delegated service */
-	int64_t id_base;    /* first of the ids that sandboxes' users get; 0: from /etc/subuid */
-	int64_t id_slots;   /* ranges of 65,536 ids: sandboxes at a time, builds too */
-	int64_t launchers;  /* launcher processes; 0: one a CPU, at most 4 */
+	char *user; /* hob: whom hobd and hob-build become after start */
+	char *group; /* hob: who may open the socket */
+	char *cgroup; /* name below the cgroup root, "hob"; "auto" under a delegated service */
+	int64_t id_base; /* first of the ids that sandboxes' users get; 0: from /etc/subuid */
+	int64_t id_slots; /* ranges of 65,536 ids: sandboxes at a time, builds too */
+	int64_t launchers; /* launcher processes; 0: one a CPU, at most 4 */
 	int64_t max_sandboxes;
-	int64_t max_builds;      /* at once, when hobd starts them */
-	int64_t build_every_ms;  /* default for environments that do not say */
-	int64_t body_bytes_max;  /* of a JSON request; files are limited apart */
-	int64_t file_bytes_max;  /* of one uploaded file */
+	int64_t max_builds; /* at once, when hobd starts them */
+	int64_t build_every_ms; /* default for environments that do not say */
+	int64_t body_bytes_max; /* of a JSON request; files are limited apart */
+	int64_t file_bytes_max; /* of one uploaded file */
 	char *log_level;
 	bool log_json;
 };
@@ -37,6 +38,11 @@ MUSTCHECK int config_load(const char *path, struct config **ret_config, struct e
 void config_free(struct config *config);
 DEFINE_CLEANUP(config_free_p, struct config, config_free)
 
+/* All settings as YAML that reads back to the same. free() it. */
+char *config_explain(const struct config *config);
+/* The table, for tests and the reference. */
+struct settings;
+const struct settings *config_settings(void);
 /* The reference of every setting, name, type, default and one line of text: for --help and docs. */
 void config_print_reference(void);
 

@@ -15,14 +15,15 @@
 enum base_kind { BASE_HOST, BASE_TAR, BASE_SCRATCH, BASE_KINDS };
 
 struct environment_source {
-	char *url;  /* http(s)://, git://, file://, or an absolute path */
-	char *ref;  /* branch, tag or full commit; default HEAD of the remote */
+	char *url; /* http(s)://, git://, file:///…, or an absolute path; "./" and "../" in the file
+		      count from its folder and are absolute here. Never holds a password. */
+	char *ref; /* branch, tag or full commit; default "HEAD", that of the remote */
 	char *path; /* absolute, inside the sandbox; default /workspace */
 };
 
 struct environment_step {
 	char *name; /* unique in the environment; name_is_valid */
-	char *run;  /* given to /bin/sh -c */
+	char *run; /* given to /bin/sh -c */
 	bool allow_failure;
 	int64_t timeout_ms;
 	int line; /* in the file, for messages */
@@ -46,32 +47,49 @@ struct environment {
 	struct environment_source *sources;
 	size_t source_count;
 	enum base_kind base;
-	char *base_location; /* tar: path or URL */
-	char *base_sha256;   /* tar: required */
-	char **env;          /* KEY=value for steps and commands; never NULL */
-	char *user;          /* who commands run as inside; default root */
-	char *workdir;       /* default: path of the first source, or / */
+	char *base_location; /* tar: absolute path, http(s):// or file:///… */
+	char *base_sha256; /* tar: required; lower-case hex */
+	char **env; /* KEY=value for steps and commands, sorted; never NULL */
+	char *user; /* who commands run as inside, name or "uid[:gid]"; default root */
+	char *workdir; /* default: path of the first source, or / */
 	struct environment_step *steps;
 	size_t step_count;
-	struct environment_check check;
+	struct environment_check check; /* the gate before publishing */
 	bool build_network; /* steps share the host's network (default) or have loopback only */
 	int64_t build_timeout_ms;
-	int64_t every_ms; /* 0: only when told */
+	int64_t every_ms; /* 0: only when told; -1: not said, see environment_every_ms */
 	int64_t pool_min;
 	int64_t pool_max;
 	struct environment_limits limits;
-	int64_t idle_ms;    /* a claimed sandbox without a request or command for this long is released; 0: never */
+	int64_t idle_ms; /* a claimed sandbox without a request or command for this long is
+			    released; 0: never */
 	int64_t max_age_ms; /* from claim; 0: never */
-	char fingerprint[65]; /* sha256 of everything that shapes the image, all sources' commits apart */
+	char fingerprint[65]; /* sha256 of everything that shapes the image, all sources' commits
+				 apart */
 };
+
+/* The interval of its builds, where hob.yaml's build_every stands in for one that is not said. */
+static inline int64_t environment_every_ms(
+	const struct environment *environment, int64_t build_every_ms)
+{
+	return environment->every_ms >= 0 ? environment->every_ms : build_every_ms;
+}
 
 const char *base_kind_name(enum base_kind kind);
 
 /* The caller owns *ret. The path is opened relative to the working folder. */
-MUSTCHECK int environment_load(const char *path, struct environment **ret_environment, struct error *err);
+MUSTCHECK int environment_load(
+	const char *path, struct environment **ret_environment, struct error *err);
 /* The same from memory; `name` stands in messages for the file. For tests and fuzzing. */
 MUSTCHECK int environment_parse(const char *name, const char *text, size_t length,
 	struct environment **ret_environment, struct error *err);
+/* The whole environment as YAML, every default written out; reads back to the same. free() it. */
+char *environment_explain(const struct environment *environment);
+/* The table, for tests and the reference. */
+struct settings;
+const struct settings *environment_settings(void);
+/* The reference of every key: name, type, default and one line of text. */
+void environment_print_reference(void);
 void environment_free(struct environment *environment);
 DEFINE_CLEANUP(environment_free_p, struct environment, environment_free)
 
@@ -81,13 +99,14 @@ struct environment_list {
 	struct environment_failure {
 		char *file;
 		struct error error;
-	} *failures; /* files that could not be used; the others still are */
+	} * failures; /* files that could not be used; the others still are */
 	size_t failure_count;
 };
 
 /* Every *.yaml of the folder; two files with one name are failures of the second. Fails only when
  * the folder itself cannot be read. */
-MUSTCHECK int environment_list_load(const char *folder, struct environment_list *ret_list, struct error *err);
+MUSTCHECK int environment_list_load(
+	const char *folder, struct environment_list *ret_list, struct error *err);
 void environment_list_done(struct environment_list *list);
 /* NULL if there is none. */
 struct environment *environment_list_find(const struct environment_list *list, const char *name);

@@ -1,0 +1,287 @@
+/* The table of hob.yaml's settings, and what they must be together. */
+#include "configs/config.h"
+
+#include "base/buffer.h"
+#include "base/io.h"
+#include "base/path.h"
+#include "configs/environment_checks.h"
+#include "configs/settings.h"
+#include "configs/yaml.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/un.h>
+
+#define SECOND INT64_C(1000)
+#define YEAR (365 * 24 * 3600 * SECOND)
+#define MIB (INT64_C(1) << 20)
+
+/* A range of ids for one sandbox, and all that a uid_t can count. */
+#define RANGE_IDS 65536
+#define ALL_IDS INT64_C(4294967295)
+
+/* <run>/sandboxes/sb-0123456789ab/init.sock must fit into a socket's address. */
+#define RUN_BELOW "/sandboxes/sb-0123456789ab/init.sock"
+#define RUN_BYTES_MAX                                                                              \
+	((int64_t)(sizeof(((struct sockaddr_un *)NULL)->sun_path) - sizeof(RUN_BELOW)))
+#define SOCKET_BYTES_MAX ((int64_t)(sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1))
+
+#define FIELD(member) .offset = offsetof(struct config, member)
+
+static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
+
+static int check_account(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, char **text, struct error *err)
+{
+	const char *name = *text;
+
+	if ((islower((unsigned char)name[0]) || name[0] == '_') && strlen(name) <= 32 &&
+		name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-")] == '\0') {
+		return 0;
+	}
+	return setting_refuse(in, row, node, err, "expects the name of a %s, such as \"hob\"",
+		streq(row->key, "user") ? "user" : "group");
+}
+
+/* A relative path of names that are safe below every controller. */
+static int check_cgroup(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, char **text, struct error *err)
+{
+	for (const char *part = *text; part != NULL; part = strchr(part, '/')) {
+		char name[NAME_MAX_LENGTH + 2] = "";
+
+		part += *part == '/' && part != *text ? 1 : 0;
+		snprintf(name, sizeof(name), "%.*s", (int)strcspn(part, "/"), part);
+		if (strchr("._-", name[0]) != NULL ||
+			name[strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123"
+					  "456789@._-")] != '\0' ||
+			strlen(name) > NAME_MAX_LENGTH) {
+			return setting_refuse(in, row, node, err,
+				"expects \"auto\", or a name below the cgroup root such as \"hob\" "
+				"or "
+				"\"machine/hob\"");
+		}
+	}
+	return 0;
+}
+
+static const struct setting rows[] = {
+	{.key = "store",
+		.type = SETTING_HOST_PATH,
+		FIELD(store),
+		.fallback = "/var/lib/hob",
+		.about = "layers, images, mirrors and the catalog"},
+	{.key = "run",
+		.type = SETTING_HOST_PATH,
+		FIELD(run),
+		.fallback = "/run/hob",
+		.highest = RUN_BYTES_MAX,
+		.about =
+			"sockets and what must outlive hobd, but not the machine; a tmpfs is best"},
+	{.key = "socket",
+		.type = SETTING_HOST_PATH,
+		FIELD(socket),
+		.highest = SOCKET_BYTES_MAX,
+		.derived = "hob.sock in run",
+		.about = "where the API is"},
+	{.key = "environments",
+		.type = SETTING_HOST_PATH,
+		FIELD(environments),
+		.derived = "environments/ beside hob.yaml",
+		.about = "the folder of environments, *.yaml"},
+	{.key = "user",
+		.type = SETTING_TEXT,
+		FIELD(user),
+		.fallback = "hob",
+		.check = check_account,
+		.expects = "a user name",
+		.about = "whom hobd and hob-build become after their start"},
+	{.key = "group",
+		.type = SETTING_TEXT,
+		FIELD(group),
+		.fallback = "hob",
+		.check = check_account,
+		.expects = "a group name",
+		.about = "who may use the API's socket"},
+	{.key = "cgroup",
+		.type = SETTING_TEXT,
+		FIELD(cgroup),
+		.fallback = "hob",
+		.check = check_cgroup,
+		.expects = "a name, or auto",
+		.about = "where sandboxes' cgroups are, below the root; auto: below hobd's own"},
+	{.key = "id_base",
+		.type = SETTING_INT,
+		FIELD(id_base),
+		.fallback = "0",
+		.zero = true,
+		.lowest = RANGE_IDS,
+		.highest = ALL_IDS - RANGE_IDS,
+		.about = "first user id of sandboxes; 0: what /etc/subuid has for `user`"},
+	{.key = "id_slots",
+		.type = SETTING_INT,
+		FIELD(id_slots),
+		.fallback = "2048",
+		.lowest = 40,
+		.highest = 65535,
+		.about = "ranges of 65,536 ids: one a sandbox, 32 of them for builds"},
+	{.key = "launchers",
+		.type = SETTING_INT,
+		FIELD(launchers),
+		.fallback = "0",
+		.lowest = 0,
+		.highest = 16,
+		.about = "processes that make sandboxes; 0: one a CPU, at most 4"},
+	{.key = "max_sandboxes",
+		.type = SETTING_INT,
+		FIELD(max_sandboxes),
+		.fallback = "1024",
+		.lowest = 1,
+		.highest = 65535,
+		.about = "at a time, ready and claimed"},
+	{.key = "max_builds",
+		.type = SETTING_INT,
+		FIELD(max_builds),
+		.fallback = "2",
+		.lowest = 1,
+		.highest = 16,
+		.about = "at a time, of those that hobd starts"},
+	{.key = "build_every",
+		.type = SETTING_DURATION,
+		FIELD(build_every_ms),
+		.fallback = "30m",
+		.zero = true,
+		.lowest = SECOND,
+		.highest = YEAR,
+		.about = "how often environments are built that do not say; 0: only when told"},
+	{.key = "body_max",
+		.type = SETTING_SIZE,
+		FIELD(body_bytes_max),
+		.fallback = "1MiB",
+		.lowest = 1024,
+		.highest = 64 * MIB,
+		.about = "of a JSON request"},
+	{.key = "file_max",
+		.type = SETTING_SIZE,
+		FIELD(file_bytes_max),
+		.fallback = "4GiB",
+		.lowest = 1024,
+		.highest = 1024 * 1024 * MIB,
+		.about = "of one uploaded file"},
+	{.key = "log_level",
+		.type = SETTING_CHOICE,
+		FIELD(log_level),
+		.fallback = "info",
+		.choices = log_levels,
+		.about = "what is logged, and all that is worse"},
+	{.key = "log_json",
+		.type = SETTING_BOOL,
+		FIELD(log_json),
+		.fallback = "false",
+		.about = "log lines as JSON"},
+};
+
+static const struct settings settings = {rows, ARRAY_SIZE(rows)};
+
+const struct settings *config_settings(void)
+{
+	return &settings;
+}
+
+static int config_complete(
+	struct config *config, const char *folder, const char *name, struct error *err)
+{
+	if (config->socket == NULL) {
+		config->socket = path_resolve(config->run, "hob.sock");
+	}
+	if (config->environments == NULL) {
+		config->environments = path_resolve(folder, "environments");
+	}
+	if ((int64_t)strlen(config->run) > RUN_BYTES_MAX ||
+		(int64_t)strlen(config->socket) > SOCKET_BYTES_MAX) {
+		error_set(err, ERROR_INVALID,
+			"%s: run or socket is too long for the address of a socket", name);
+		return error_hint(err, "at most %d bytes for run and %d for socket, made absolute",
+			(int)RUN_BYTES_MAX, (int)SOCKET_BYTES_MAX);
+	}
+	if (config->id_base > 0 && config->id_base + config->id_slots * RANGE_IDS > ALL_IDS) {
+		error_set(err, ERROR_INVALID,
+			"%s: id_base %" PRId64 " and id_slots %" PRId64
+			" reach beyond the last user id",
+			name, config->id_base, config->id_slots);
+		return error_hint(err, "id_base + id_slots * 65536 must be at most 4294967295");
+	}
+	return 0;
+}
+
+static int config_from_yaml(const char *name, const char *file, const struct yaml_node *root,
+	struct config **ret_config, struct error *err)
+{
+	CLEANUP(config_free_p) struct config *config = xcalloc(1, sizeof(*config));
+	CLEANUP(free_p) char *folder = folder_of_file(name);
+	struct settings_input in = {.settings = &settings, .name = name, .folder = folder};
+	int code;
+
+	config->file = xstrdup(file);
+	code = settings_read(&in, root, config, err);
+	if (code == 0) {
+		code = config_complete(config, folder, name, err);
+	}
+	if (code == 0) {
+		*ret_config = steal_ptr(config);
+	}
+	return code;
+}
+
+int config_load(const char *path, struct config **ret_config, struct error *err)
+{
+	CLEANUP(yaml_tree_free_p) struct yaml_node *root = NULL;
+	const char *name = path != NULL ? path : CONFIG_DEFAULT_PATH;
+	const char *file = name;
+	int code;
+
+	if (path == NULL && access(name, F_OK) != 0 && errno == ENOENT) {
+		file = NULL;
+		code = yaml_tree_parse(name, "", 0, &root, err);
+	} else {
+		code = yaml_tree_load(name, &root, err);
+	}
+	return code < 0 ? code : config_from_yaml(name, file, root, ret_config, err);
+}
+
+char *config_explain(const struct config *config)
+{
+	struct buffer out;
+
+	buffer_init(&out, 0);
+	settings_write(&settings, config, &out);
+	return buffer_steal(&out);
+}
+
+void config_print_reference(void)
+{
+	CLEANUP(buffer_done) struct buffer out;
+
+	buffer_init(&out, 0);
+	settings_reference(&settings, &out);
+	fputs(buffer_text(&out), stdout);
+}
+
+void config_free(struct config *config)
+{
+	if (config == NULL) {
+		return;
+	}
+	free(config->file);
+	free(config->store);
+	free(config->run);
+	free(config->socket);
+	free(config->environments);
+	free(config->user);
+	free(config->group);
+	free(config->cgroup);
+	free(config->log_level);
+	free(config);
+}

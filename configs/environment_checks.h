@@ -1,0 +1,29 @@
+/* What the values of an environment must be, one by one (for its table of settings) and together.
+ */
+#ifndef HOB_CONFIGS_ENVIRONMENT_CHECKS_H
+#define HOB_CONFIGS_ENVIRONMENT_CHECKS_H
+
+#include "configs/settings.h"
+
+struct environment;
+
+setting_check_fn check_name;
+setting_check_fn check_environment_name; /* must not look like the id of an image */
+/* http(s), git and file URLs without credentials; paths become absolute. */
+setting_check_fn check_source_url;
+setting_check_fn check_tar_location;
+setting_check_fn check_ref;
+setting_check_fn check_sha256; /* makes it lower-case */
+setting_check_fn check_user;
+setting_check_fn check_run;
+/* `env` to a sorted list of KEY=value. */
+setting_read_fn env_read;
+
+/* Duplicates, and values that do not go together; errors point into `root`. */
+MUSTCHECK int environment_check_whole(const struct environment *environment, const char *name,
+	const struct yaml_node *root, struct error *err);
+
+/* The absolute folder of a file, links resolved where it exists. The caller owns it. */
+char *folder_of_file(const char *file);
+
+#endif
