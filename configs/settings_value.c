@@ -344,7 +344,6 @@ int setting_value_read(const struct settings_input *in, const struct setting *ro
 	case SETTING_CUSTOM:
 	case SETTING_TYPES:
 	default:
-		assert(!"a row of one value");
-		return -ERROR_INTERNAL;
+		return error_set(err, ERROR_INTERNAL, "setting %s has no single value", row->key);
 	}
 }
