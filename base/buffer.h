@@ -1,4 +1,5 @@
-/* A growing byte buffer with a cap: input can fill it only up to `max`, after which adding fails. */
+/* A growing byte buffer with a cap: input can fill it only up to `max`, after which adding fails.
+ */
 #ifndef HOB_BASE_BUFFER_H
 #define HOB_BASE_BUFFER_H
 

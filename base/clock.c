@@ -111,8 +111,8 @@ void duration_format(char *text, int64_t ms)
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(units) && used < CLOCK_TEXT_SIZE; i++) {
 		if (ms >= units[i].ms) {
-			used += (size_t)snprintf(text + used, CLOCK_TEXT_SIZE - used, "%" PRId64 "%s",
-				ms / units[i].ms, units[i].name);
+			used += (size_t)snprintf(text + used, CLOCK_TEXT_SIZE - used,
+				"%" PRId64 "%s", ms / units[i].ms, units[i].name);
 			ms %= units[i].ms;
 		}
 	}

@@ -16,7 +16,8 @@ struct digest *digest_new(void)
 	struct digest *digest = xcalloc(1, sizeof(*digest));
 
 	digest->context = EVP_MD_CTX_new();
-	if (digest->context == NULL || EVP_DigestInit_ex(digest->context, EVP_sha256(), NULL) != 1) {
+	if (digest->context == NULL ||
+		EVP_DigestInit_ex(digest->context, EVP_sha256(), NULL) != 1) {
 		abort();
 	}
 	return digest;

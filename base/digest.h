@@ -27,7 +27,8 @@ MUSTCHECK int digest_of_fd(int fd, char *text, struct error *err);
 bool digest_is_valid(const char *text);
 
 #define WEBSOCKET_ACCEPT_SIZE 29
-/* What a WebSocket server answers to Sec-WebSocket-Key (RFC 6455), into text[WEBSOCKET_ACCEPT_SIZE]. */
+/* What a WebSocket server answers to Sec-WebSocket-Key (RFC 6455), into
+ * text[WEBSOCKET_ACCEPT_SIZE]. */
 void digest_websocket_accept(const char *key, char *text);
 
 #endif

@@ -13,24 +13,24 @@
 
 enum error_kind {
 	ERROR_NONE = 0,
-	ERROR_INVALID,     /* the caller's input is wrong */
-	ERROR_USAGE,       /* the command line is wrong */
-	ERROR_NOT_FOUND,   /* no such thing */
-	ERROR_EXISTS,      /* there is one already */
-	ERROR_CONFLICT,    /* it is in a state that does not allow this */
-	ERROR_BUSY,        /* somebody holds it; later may work */
-	ERROR_DENIED,      /* not allowed */
-	ERROR_LIMIT,       /* over a named limit */
-	ERROR_TIMEOUT,     /* took too long */
+	ERROR_INVALID, /* the caller's input is wrong */
+	ERROR_USAGE, /* the command line is wrong */
+	ERROR_NOT_FOUND, /* no such thing */
+	ERROR_EXISTS, /* there is one already */
+	ERROR_CONFLICT, /* it is in a state that does not allow this */
+	ERROR_BUSY, /* somebody holds it; later may work */
+	ERROR_DENIED, /* not allowed */
+	ERROR_LIMIT, /* over a named limit */
+	ERROR_TIMEOUT, /* took too long */
 	ERROR_UNAVAILABLE, /* a part that it needs is not there now */
-	ERROR_NO_SPACE,    /* the disk, or a quota, is full */
+	ERROR_NO_SPACE, /* the disk, or a quota, is full */
 	ERROR_UNSUPPORTED, /* this machine or version cannot do it */
-	ERROR_CORRUPT,     /* stored or received data does not match its description */
-	ERROR_REMOTE,      /* the other end (a git remote, a web server) failed */
-	ERROR_FAILED,      /* a command that hob ran failed */
-	ERROR_CANCELLED,   /* somebody asked to stop */
-	ERROR_IO,          /* a system call failed */
-	ERROR_INTERNAL,    /* a defect in hob */
+	ERROR_CORRUPT, /* stored or received data does not match its description */
+	ERROR_REMOTE, /* the other end (a git remote, a web server) failed */
+	ERROR_FAILED, /* a command that hob ran failed */
+	ERROR_CANCELLED, /* somebody asked to stop */
+	ERROR_IO, /* a system call failed */
+	ERROR_INTERNAL, /* a defect in hob */
 	ERROR_KINDS
 };
 

@@ -27,7 +27,8 @@ int io_read_full(int fd, void *data, size_t length, struct error *err)
 			return error_sys(err, errno, "read");
 		}
 		if (got == 0) {
-			return error_set(err, ERROR_CORRUPT, "read: ended after %zu of %zu bytes", done, length);
+			return error_set(err, ERROR_CORRUPT, "read: ended after %zu of %zu bytes",
+				done, length);
 		}
 		done += (size_t)got;
 	}
@@ -69,7 +70,8 @@ int io_read_file(int dir_fd, const char *path, struct buffer *buffer, struct err
 			return error_sys(err, errno, "read %s", path);
 		}
 		if (!buffer_add(buffer, chunk, (size_t)got)) {
-			return error_set(err, ERROR_LIMIT, "%s is larger than %zu bytes", path, buffer->max);
+			return error_set(
+				err, ERROR_LIMIT, "%s is larger than %zu bytes", path, buffer->max);
 		}
 	}
 	return 0;
@@ -78,7 +80,8 @@ int io_read_file(int dir_fd, const char *path, struct buffer *buffer, struct err
 static int write_and_rename(int dir_fd, const char *temporary, const char *path, const void *data,
 	size_t length, mode_t mode, struct error *err)
 {
-	CLEANUP(close_p) int fd = io_open(dir_fd, temporary, O_WRONLY | O_CREAT | O_EXCL, mode, err);
+	CLEANUP(close_p)
+	int fd = io_open(dir_fd, temporary, O_WRONLY | O_CREAT | O_EXCL, mode, err);
 
 	if (fd < 0) {
 		return fd;
@@ -95,8 +98,8 @@ static int write_and_rename(int dir_fd, const char *temporary, const char *path,
 	return 0;
 }
 
-int io_write_file(
-	int dir_fd, const char *path, const void *data, size_t length, mode_t mode, struct error *err)
+int io_write_file(int dir_fd, const char *path, const void *data, size_t length, mode_t mode,
+	struct error *err)
 {
 	char suffix[ID_SIZE];
 	CLEANUP(free_p) char *temporary = NULL;
@@ -181,7 +184,8 @@ DIR *io_opendir(int dir_fd, const char *path, struct error *err)
 	return dir;
 }
 
-ssize_t io_send_fds(int fd, const void *data, size_t length, const int *fds, size_t fd_count, int flags)
+ssize_t io_send_fds(
+	int fd, const void *data, size_t length, const int *fds, size_t fd_count, int flags)
 {
 	union {
 		char bytes[CMSG_SPACE(sizeof(int) * IO_FDS_MAX)];
@@ -213,7 +217,8 @@ ssize_t io_send_fds(int fd, const void *data, size_t length, const int *fds, siz
 	return sent;
 }
 
-ssize_t io_recv_fds(int fd, void *data, size_t length, int *ret_fds, size_t *ret_fd_count, int flags)
+ssize_t io_recv_fds(
+	int fd, void *data, size_t length, int *ret_fds, size_t *ret_fd_count, int flags)
 {
 	union {
 		char bytes[CMSG_SPACE(sizeof(int) * IO_FDS_MAX)];
@@ -260,7 +265,7 @@ bool name_is_valid(const char *name)
 	size_t length = strlen(name);
 
 	return length > 0 && length <= NAME_MAX_LENGTH && name[0] != '.' && name[0] != '-' &&
-		strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789._-") == length;
+	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789._-") == length;
 }
 
 void id_random(char *text, const char *prefix)
@@ -270,5 +275,6 @@ void id_random(char *text, const char *prefix)
 	while (getrandom(&bits, sizeof(bits), 0) != (ssize_t)sizeof(bits)) {
 		continue;
 	}
-	snprintf(text, ID_SIZE, "%s%012llx", prefix, (unsigned long long)(bits & 0xffffffffffffULL));
+	snprintf(
+		text, ID_SIZE, "%s%012llx", prefix, (unsigned long long)(bits & 0xffffffffffffULL));
 }

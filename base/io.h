@@ -20,14 +20,17 @@ MUSTCHECK int io_write_full(int fd, const void *data, size_t length, struct erro
 
 /* Appends a whole file to `buffer`; ERROR_LIMIT past the buffer's cap. Path relative to dir_fd. */
 MUSTCHECK int io_read_file(int dir_fd, const char *path, struct buffer *buffer, struct error *err);
-/* Temporary file, write, fsync, rename: a reader sees the old text or the new, also after a crash. */
-MUSTCHECK int io_write_file(
-	int dir_fd, const char *path, const void *data, size_t length, mode_t mode, struct error *err);
+/* Temporary file, write, fsync, rename: a reader sees the old text or the new, also after a crash.
+ */
+MUSTCHECK int io_write_file(int dir_fd, const char *path, const void *data, size_t length,
+	mode_t mode, struct error *err);
 
 /* open with O_CLOEXEC; the fd, or a negative kind. */
 MUSTCHECK int io_open(int dir_fd, const char *path, int flags, mode_t mode, struct error *err);
-/* The same by openat2 with RESOLVE_BENEATH | NO_SYMLINKS | NO_MAGICLINKS: refuses to leave dir_fd. */
-MUSTCHECK int io_open_beneath(int dir_fd, const char *path, int flags, mode_t mode, struct error *err);
+/* The same by openat2 with RESOLVE_BENEATH | NO_SYMLINKS | NO_MAGICLINKS: refuses to leave dir_fd.
+ */
+MUSTCHECK int io_open_beneath(
+	int dir_fd, const char *path, int flags, mode_t mode, struct error *err);
 
 /* Makes every missing folder of `path`. */
 MUSTCHECK int io_mkdir_all(int dir_fd, const char *path, mode_t mode, struct error *err);
@@ -47,12 +50,13 @@ static inline void closedir_p(DIR **dir)
 MUSTCHECK int io_remove_tree(int dir_fd, const char *name, struct error *err);
 
 struct tree_usage {
-	uint64_t files;   /* all entries, folders too */
-	uint64_t bytes;   /* apparent sizes of regular files, hard links once */
-	uint64_t stored;  /* blocks in use, in bytes */
+	uint64_t files; /* all entries, folders too */
+	uint64_t bytes; /* apparent sizes of regular files, hard links once */
+	uint64_t stored; /* blocks in use, in bytes */
 };
 /* Walks `name` as io_remove_tree does and adds it up. */
-MUSTCHECK int io_tree_usage(int dir_fd, const char *name, struct tree_usage *ret_usage, struct error *err);
+MUSTCHECK int io_tree_usage(
+	int dir_fd, const char *name, struct tree_usage *ret_usage, struct error *err);
 
 /* SCM_RIGHTS over a unix socket: one message with its descriptors. Returns bytes, 0 at the end. */
 #define IO_FDS_MAX 16

@@ -13,8 +13,8 @@ int json_parse_object(const char *text, size_t length, json_t **ret_json, struct
 	json_t *json = json_loadb(text, length, JSON_REJECT_DUPLICATES, &at);
 
 	if (json == NULL) {
-		return error_set(err, ERROR_INVALID, "not JSON: line %d column %d: %s", at.line, at.column,
-			at.text);
+		return error_set(err, ERROR_INVALID, "not JSON: line %d column %d: %s", at.line,
+			at.column, at.text);
 	}
 	if (!json_is_object(json)) {
 		json_decref(json);
@@ -54,15 +54,16 @@ int json_get_str(const json_t *json, const char *key, const char **ret, struct e
 	if (value == NULL || json_is_null(value)) {
 		return 0;
 	}
-	if (!json_is_string(value) || strlen(json_string_value(value)) != json_string_length(value)) {
+	if (!json_is_string(value) ||
+		strlen(json_string_value(value)) != json_string_length(value)) {
 		return error_set(err, ERROR_INVALID, "\"%s\" must be a string", key);
 	}
 	*ret = json_string_value(value);
 	return 0;
 }
 
-int json_get_int(
-	const json_t *json, const char *key, int64_t lowest, int64_t highest, int64_t *ret, struct error *err)
+int json_get_int(const json_t *json, const char *key, int64_t lowest, int64_t highest, int64_t *ret,
+	struct error *err)
 {
 	const json_t *value = json_object_get(json, key);
 
@@ -72,7 +73,8 @@ int json_get_int(
 	if (!json_is_integer(value) || json_integer_value(value) < lowest ||
 		json_integer_value(value) > highest) {
 		return error_set(err, ERROR_INVALID,
-			"\"%s\" must be a whole number from %" PRId64 " to %" PRId64, key, lowest, highest);
+			"\"%s\" must be a whole number from %" PRId64 " to %" PRId64, key, lowest,
+			highest);
 	}
 	*ret = json_integer_value(value);
 	return 0;

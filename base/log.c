@@ -117,7 +117,8 @@ static void add_field(struct buffer *line, const char *key, const struct log_val
 	add_value(line, value);
 }
 
-void log_write(enum log_level level, const char *event, const struct log_field *fields, size_t count)
+void log_write(
+	enum log_level level, const char *event, const struct log_field *fields, size_t count)
 {
 	struct buffer line;
 	char when[CLOCK_TEXT_SIZE];
@@ -128,7 +129,8 @@ void log_write(enum log_level level, const char *event, const struct log_field *
 	clock_format(when, clock_real_ms());
 	buffer_init(&line, LOG_LINE_MAX);
 	if (state.json) {
-		buffer_addf(&line, "{\"time\":\"%s\",\"level\":\"%s\",\"program\":\"%s\",\"event\":\"%s\"",
+		buffer_addf(&line,
+			"{\"time\":\"%s\",\"level\":\"%s\",\"program\":\"%s\",\"event\":\"%s\"",
 			when, level_names[level], state.program, event);
 	} else {
 		buffer_addf(&line, "%s %s %s %s", when, level_names[level], state.program, event);
@@ -141,7 +143,8 @@ void log_write(enum log_level level, const char *event, const struct log_field *
 	buffer_done(&line);
 }
 
-void log_failure_(const char *event, const struct error *err, const struct log_field *fields, size_t count)
+void log_failure_(
+	const char *event, const struct error *err, const struct log_field *fields, size_t count)
 {
 	struct log_field all[LOG_FIELDS_MAX + 3];
 	size_t used = 0;

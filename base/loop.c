@@ -248,7 +248,8 @@ static void on_signal(void *context, uint32_t events)
 	}
 }
 
-int loop_add_signal(struct loop *loop, int signal, loop_signal_fn *fn, void *context, struct error *err)
+int loop_add_signal(
+	struct loop *loop, int signal, loop_signal_fn *fn, void *context, struct error *err)
 {
 	bool first = loop->signal_fd < 0;
 
@@ -265,7 +266,8 @@ int loop_add_signal(struct loop *loop, int signal, loop_signal_fn *fn, void *con
 	if (!first) {
 		return 0;
 	}
-	return loop_add_fd(loop, loop->signal_fd, EPOLLIN, on_signal, loop, &loop->signal_source, err);
+	return loop_add_fd(
+		loop, loop->signal_fd, EPOLLIN, on_signal, loop, &loop->signal_source, err);
 }
 
 static int next_timeout_ms(const struct loop *loop)

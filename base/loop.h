@@ -12,7 +12,7 @@
 
 struct loop;
 struct loop_source; /* a watched descriptor */
-struct loop_timer;  /* fires once at a time; arm it again for the next */
+struct loop_timer; /* fires once at a time; arm it again for the next */
 
 MUSTCHECK int loop_open(struct loop **ret_loop, struct error *err);
 /* Frees the sources and timers that are left; closes no descriptor of theirs. */

@@ -17,17 +17,18 @@
 
 #define CLEANUP(function) __attribute__((cleanup(function)))
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
-#define container_of(pointer, type, member) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+#define container_of(pointer, type, member)                                                        \
+	((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 /* Defines `name`, a CLEANUP function for variables of type `type *`, from `destroy(type *)`. */
-#define DEFINE_CLEANUP(name, type, destroy)                                                         \
-	static inline void name(type **variable)                                                    \
-	{                                                                                           \
-		int saved = errno;                                                                  \
-		if (*variable != NULL) {                                                            \
-			destroy(*variable);                                                         \
-		}                                                                                   \
-		errno = saved;                                                                      \
+#define DEFINE_CLEANUP(name, type, destroy)                                                        \
+	static inline void name(type **variable)                                                   \
+	{                                                                                          \
+		int saved = errno;                                                                 \
+		if (*variable != NULL) {                                                           \
+			destroy(*variable);                                                        \
+		}                                                                                  \
+		errno = saved;                                                                     \
 	}
 
 /* Abort when memory is exhausted. Free with free(). */
@@ -58,11 +59,11 @@ static inline void close_p(int *fd)
 	}
 }
 
-#define steal_ptr(pointer)                                                                          \
-	({                                                                                          \
-		__typeof__(pointer) stolen_ = (pointer);                                            \
-		(pointer) = NULL;                                                                   \
-		stolen_;                                                                            \
+#define steal_ptr(pointer)                                                                         \
+	({                                                                                         \
+		__typeof__(pointer) stolen_ = (pointer);                                           \
+		(pointer) = NULL;                                                                  \
+		stolen_;                                                                           \
 	})
 
 static inline int steal_fd(int *fd)
@@ -93,7 +94,7 @@ static inline bool str_starts(const char *text, const char *prefix)
 /* A growing array: `struct thing *things; size_t things_count, things_room;` and then
  * `*array_add(&things, &count, &room, sizeof(*things)) = …`. The new element is zeroed. */
 void *array_add_(void **array, size_t *count, size_t *room, size_t element_size);
-#define array_add(array, count, room)                                                               \
+#define array_add(array, count, room)                                                              \
 	((__typeof__(*(array)))array_add_((void **)(array), (count), (room), sizeof(**(array))))
 
 /* A NULL-terminated list of owned strings, as argv and environments are. */

@@ -38,7 +38,8 @@ static void actions_add(posix_spawn_file_actions_t *actions, int from, int to)
 	}
 }
 
-int process_spawn(const struct process_spec *spec, pid_t *ret_pid, int *ret_pidfd, struct error *err)
+int process_spawn(
+	const struct process_spec *spec, pid_t *ret_pid, int *ret_pidfd, struct error *err)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
@@ -93,7 +94,8 @@ static int collect(int fd, struct buffer *output, struct error *err)
 			return error_sys(err, errno, "read");
 		}
 		if (!buffer_add(output, chunk, (size_t)got)) {
-			return error_set(err, ERROR_LIMIT, "more than %d bytes of output", OUTPUT_MAX);
+			return error_set(
+				err, ERROR_LIMIT, "more than %d bytes of output", OUTPUT_MAX);
 		}
 	}
 	return 0;
@@ -137,7 +139,8 @@ bool process_exists(const char *name)
 	CLEANUP(free_p) char *copy = xstrdup(path != NULL ? path : "/usr/bin:/bin");
 	char *rest = NULL;
 
-	for (char *dir = strtok_r(copy, ":", &rest); dir != NULL; dir = strtok_r(NULL, ":", &rest)) {
+	for (char *dir = strtok_r(copy, ":", &rest); dir != NULL;
+		dir = strtok_r(NULL, ":", &rest)) {
 		CLEANUP(free_p) char *file = xasprintf("%s/%s", dir, name);
 
 		if (access(file, X_OK) == 0) {
