@@ -53,6 +53,7 @@ struct tree_usage {
 	uint64_t files; /* all entries, folders too */
 	uint64_t bytes; /* apparent sizes of regular files, hard links once */
 	uint64_t stored; /* blocks in use, in bytes */
+	uint64_t unread; /* folders that may not be opened: counted, but not what they hold */
 };
 /* Walks `name` as io_remove_tree does and adds it up. */
 MUSTCHECK int io_tree_usage(

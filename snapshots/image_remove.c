@@ -1,0 +1,350 @@
+/*
+ * Who needs an image, what removing it frees, and removing it. The rows go first, in one
+ * transaction; then the folders go to the trash by rename and are deleted. Killed at any point, a
+ * removal leaves either everything or rubbish that the sweep of a start takes.
+ */
+#include "snapshots/store_private.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <sys/file.h>
+
+/* A step's result that no image took up within a day will not be asked for again. */
+#define KEPT_LAYER_MAX_AGE_MS (24LL * 3600 * 1000)
+
+/* Layers of image ?1 that no other image has. */
+#define EXCLUSIVE_OF_IMAGE                                                                         \
+	" FROM image_layers AS il JOIN layers AS l ON l.id = il.layer_id WHERE il.image_id = ?1"   \
+	" AND NOT EXISTS (SELECT 1 FROM image_layers AS o"                                         \
+	"  WHERE o.layer_id = il.layer_id AND o.image_id <> ?1)"
+
+static int add_users(struct store *store, const char *sql, const char *format_head, int64_t id,
+	char ***users, struct error *err)
+{
+	CLEANUP(query_done) struct query query;
+	int row;
+
+	query_init(&query, store->db, sql);
+	query_bind_int(&query, id);
+	while ((row = query_row(&query, err)) > 0) {
+		CLEANUP(free_p) char *line = xasprintf("%s %s", format_head, query_text(&query, 0));
+
+		strv_add(users, line);
+	}
+	return row;
+}
+
+int image_users(struct store *store, int64_t id, char ***ret_users, struct error *err)
+{
+	CLEANUP(strv_free_p) char **users = xcalloc(1, sizeof(*users));
+	int status = add_users(store, "SELECT environment FROM heads WHERE image_id = ? ORDER BY 1",
+		"head of", id, &users, err);
+
+	if (status == 0) {
+		status = add_users(store, "SELECT holder FROM leases WHERE image_id = ? ORDER BY 1",
+			"leased by", id, &users, err);
+	}
+	if (status < 0) {
+		return status;
+	}
+	*ret_users = steal_ptr(users);
+	return 0;
+}
+
+static int must_exist(struct store *store, int64_t id, struct error *err)
+{
+	CLEANUP(query_done) struct query query;
+	int row;
+
+	query_init(&query, store->db, "SELECT 1 FROM images WHERE id = ?");
+	query_bind_int(&query, id);
+	row = query_row(&query, err);
+	if (row == 0) {
+		return error_set(err, ERROR_NOT_FOUND, "no image img-%lld", (long long)id);
+	}
+	return row < 0 ? row : 0;
+}
+
+static int read_sum(
+	struct store *store, const char *sql, int64_t id, uint64_t *ret_sum, struct error *err)
+{
+	CLEANUP(query_done) struct query query;
+	int row;
+
+	query_init(&query, store->db, sql);
+	query_bind_int(&query, id);
+	row = query_row(&query, err);
+	if (row < 0) {
+		return row;
+	}
+	*ret_sum = row > 0 ? (uint64_t)query_int(&query, 0) : 0;
+	return 0;
+}
+
+int image_bytes(struct store *store, int64_t id, uint64_t *ret_exclusive, uint64_t *ret_shared,
+	struct error *err)
+{
+	CLEANUP(transaction_done) struct transaction transaction = {NULL};
+	uint64_t exclusive = 0, all = 0;
+	int status = transaction_begin(&transaction, store->db, TRANSACTION_READ, err);
+
+	if (status == 0) {
+		status = must_exist(store, id, err);
+	}
+	if (status == 0) {
+		status = read_sum(
+			store, "SELECT sum(l.stored)" EXCLUSIVE_OF_IMAGE, id, &exclusive, err);
+	}
+	if (status == 0) {
+		status = read_sum(store,
+			"SELECT sum(l.stored) FROM layers AS l WHERE l.id IN"
+			" (SELECT layer_id FROM image_layers WHERE image_id = ?)",
+			id, &all, err);
+	}
+	if (status < 0) {
+		return status;
+	}
+	*ret_exclusive = exclusive;
+	*ret_shared = all - exclusive;
+	return 0;
+}
+
+/* Layers on their way out, each locked exclusively so that no sweep and no build touches them. */
+struct doomed {
+	struct doomed_layer {
+		int64_t id;
+		uint64_t stored;
+		int lock; /* -1: its folder is missing already */
+	} * layers;
+	size_t count, room;
+};
+
+static void doomed_done(struct doomed *doomed)
+{
+	for (size_t i = 0; i < doomed->count; i++) {
+		fd_done(&doomed->layers[i].lock);
+	}
+	free(doomed->layers);
+	*doomed = (struct doomed){0};
+}
+
+static int doom(
+	struct store *store, struct doomed *doomed, int64_t id, uint64_t stored, struct error *err)
+{
+	char name[ID_TEXT_SIZE];
+	int lock = -1, status;
+
+	id_format(name, id);
+	status = store_lock(store->layers_fd, name, LOCK_EX, &lock, err);
+	if (status == -ERROR_BUSY) {
+		error_set(err, ERROR_BUSY, "layer %s is in use by a running build", name);
+		return error_hint(err, "try again when it has ended");
+	}
+	if (status < 0 && status != -ERROR_NOT_FOUND) {
+		return status;
+	}
+	*array_add(&doomed->layers, &doomed->count, &doomed->room) =
+		(struct doomed_layer){id, stored, lock};
+	return 0;
+}
+
+/* Reads the ids and sizes that a query gives and locks each. */
+static int doom_all(struct store *store, const char *sql, int64_t value, struct doomed *doomed,
+	struct error *err)
+{
+	CLEANUP(query_done) struct query query;
+	int row, status = 0;
+
+	query_init(&query, store->db, sql);
+	query_bind_int(&query, value);
+	while (status == 0 && (row = query_row(&query, err)) != 0) {
+		status = row < 0 ? row
+				 : doom(store, doomed, query_int(&query, 0),
+					   (uint64_t)query_int(&query, 1), err);
+	}
+	return status;
+}
+
+static int delete_row(struct store *store, const char *sql, int64_t id, struct error *err)
+{
+	CLEANUP(query_done) struct query query;
+
+	query_init(&query, store->db, sql);
+	query_bind_int(&query, id);
+	return query_run(&query, NULL, err);
+}
+
+static int delete_layer_rows(struct store *store, const struct doomed *doomed, struct error *err)
+{
+	int status = 0;
+
+	for (size_t i = 0; status == 0 && i < doomed->count; i++) {
+		status = delete_row(
+			store, "DELETE FROM layers WHERE id = ?", doomed->layers[i].id, err);
+	}
+	return status;
+}
+
+static int refuse_if_used(struct store *store, int64_t id, struct error *err)
+{
+	CLEANUP(strv_free_p) char **users = NULL;
+	char text[ERROR_MESSAGE_SIZE / 2] = "";
+	size_t used = 0;
+	int status = image_users(store, id, &users, err);
+
+	if (status < 0) {
+		return status;
+	}
+	for (size_t i = 0; users[i] != NULL && used < sizeof(text); i++) {
+		used += (size_t)snprintf(
+			text + used, sizeof(text) - used, "%s%s", i > 0 ? ", " : "", users[i]);
+	}
+	if (users[0] == NULL) {
+		return 0;
+	}
+	return error_set(err, ERROR_CONFLICT, "img-%lld is in use: %s", (long long)id, text);
+}
+
+static int remove_rows(struct store *store, int64_t id, struct doomed *doomed, struct error *err)
+{
+	CLEANUP(transaction_done) struct transaction transaction = {NULL};
+	int status = transaction_begin(&transaction, store->db, TRANSACTION_WRITE, err);
+
+	if (status == 0) {
+		status = must_exist(store, id, err);
+	}
+	if (status == 0) {
+		status = refuse_if_used(store, id, err);
+	}
+	if (status == 0) {
+		status = doom_all(store, "SELECT DISTINCT l.id, l.stored" EXCLUSIVE_OF_IMAGE, id,
+			doomed, err);
+	}
+	if (status == 0) {
+		status = delete_row(store, "DELETE FROM images WHERE id = ?", id, err);
+	}
+	if (status == 0) {
+		status = delete_layer_rows(store, doomed, err);
+	}
+	if (status == 0) {
+		status = store_fault("remove.before_commit", err);
+	}
+	return status < 0 ? status : transaction_commit(&transaction, err);
+}
+
+static int trash_all(
+	struct store *store, const struct doomed *doomed, uint64_t *freed, struct error *err)
+{
+	int status = store_fault("remove.committed", err);
+
+	for (size_t i = 0; status == 0 && i < doomed->count; i++) {
+		status = layer_trash(store, doomed->layers[i].id, err);
+		if (status == 0) {
+			*freed += doomed->layers[i].stored;
+		}
+	}
+	return status;
+}
+
+int image_remove(struct store *store, int64_t id, uint64_t *ret_freed, struct error *err)
+{
+	CLEANUP(doomed_done) struct doomed doomed = {0};
+	uint64_t freed = 0;
+	int status = remove_rows(store, id, &doomed, err);
+
+	if (status < 0) {
+		return error_wrap(err, "remove img-%lld", (long long)id);
+	}
+	if (trash_all(store, &doomed, &freed, err) < 0) {
+		error_wrap(err, "img-%lld is removed, but not all of its layers could be deleted",
+			(long long)id);
+		return error_hint(err, "hob-snapshots recover tries again");
+	}
+	*ret_freed = freed;
+	return 0;
+}
+
+static int remove_stale_kept(struct store *store, uint64_t *freed, struct error *err)
+{
+	CLEANUP(transaction_done) struct transaction transaction = {NULL};
+	CLEANUP(doomed_done) struct doomed doomed = {0};
+	int status = transaction_begin(&transaction, store->db, TRANSACTION_WRITE, err);
+
+	if (status == 0) {
+		status = doom_all(store,
+			"SELECT l.id, l.stored FROM layers AS l WHERE l.state = 'ready' AND "
+			"l.created_ms < ?"
+			" AND NOT EXISTS (SELECT 1 FROM image_layers WHERE layer_id = l.id)",
+			clock_real_ms() - KEPT_LAYER_MAX_AGE_MS, &doomed, err);
+	}
+	if (status == -ERROR_BUSY) {
+		return 0; /* a build is about to take one of them up */
+	}
+	if (status == 0) {
+		status = delete_layer_rows(store, &doomed, err);
+	}
+	if (status == 0) {
+		status = transaction_commit(&transaction, err);
+	}
+	return status < 0 ? status : trash_all(store, &doomed, freed, err);
+}
+
+static int list_prunable(struct store *store, const char *environment, size_t keep,
+	int64_t **ret_ids, size_t *ret_count, struct error *err)
+{
+	CLEANUP(query_done) struct query query;
+	int64_t *ids = NULL;
+	size_t count = 0, room = 0;
+	int row;
+
+	query_init(&query, store->db,
+		"SELECT id FROM (SELECT id FROM images WHERE environment = ?"
+		"  ORDER BY id DESC LIMIT -1 OFFSET ?) AS old"
+		" WHERE id NOT IN (SELECT image_id FROM heads)"
+		" AND id NOT IN (SELECT image_id FROM leases)");
+	query_bind_text(&query, environment);
+	query_bind_int(&query, (int64_t)keep);
+	while ((row = query_row(&query, err)) > 0) {
+		*array_add(&ids, &count, &room) = query_int(&query, 0);
+	}
+	*ret_ids = ids;
+	*ret_count = count;
+	return row;
+}
+
+int images_prune(struct store *store, const char *environment, size_t keep, uint64_t *ret_images,
+	uint64_t *ret_freed, struct error *err)
+{
+	CLEANUP(free_p) int64_t *ids = NULL;
+	uint64_t images = 0, freed = 0;
+	size_t count = 0;
+	int status = list_prunable(store, environment, keep, &ids, &count, err);
+
+	for (size_t i = 0; status == 0 && i < count; i++) {
+		uint64_t one = 0;
+
+		status = image_remove(store, ids[i], &one, err);
+		if (status == 0) {
+			images++;
+			freed += one;
+		} else if (status == -ERROR_BUSY || status == -ERROR_CONFLICT ||
+			   status == -ERROR_NOT_FOUND) {
+			status = 0; /* somebody took it up, or removed it, since it was listed */
+		}
+	}
+	if (status == 0) {
+		status = remove_stale_kept(store, &freed, err);
+	}
+	if (status < 0) {
+		return error_wrap(err, "prune images of %s", environment);
+	}
+	if (ret_images != NULL) {
+		*ret_images = images;
+	}
+	if (ret_freed != NULL) {
+		*ret_freed = freed;
+	}
+	return 0;
+}

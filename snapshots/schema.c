@@ -1,0 +1,167 @@
+/*
+ * The catalog's tables. A version is one text in the table below, never changed once released: a
+ * later hob appends a text that alters what is there. user_version says how many have been applied.
+ *
+ * Ids are AUTOINCREMENT: a number is never given out twice, so a folder in layers/ with a number
+ * that this catalog never gave out proves that the catalog is not the one those layers belong to.
+ */
+#include "snapshots/catalog.h"
+
+#include "base/memory.h"
+
+#include <stdio.h>
+#include <sys/file.h>
+
+/* "hobs", so that another program's database is not taken for a catalog. */
+#define CATALOG_APPLICATION_ID 0x686f6273
+
+static const char *const versions[] = {
+	/* 1 */
+	"CREATE TABLE layers ("
+	"  id INTEGER PRIMARY KEY AUTOINCREMENT,"
+	"  state TEXT NOT NULL CHECK (state IN ('sealing', 'ready')),"
+	"  staging TEXT NOT NULL," /* the folder it was written in, for the recovery of 'sealing' */
+	"  kind TEXT NOT NULL,"
+	"  title TEXT NOT NULL,"
+	"  step_key TEXT NOT NULL,"
+	"  id_base INTEGER NOT NULL,"
+	"  id_count INTEGER NOT NULL,"
+	"  host_usr INTEGER NOT NULL,"
+	"  files INTEGER NOT NULL,"
+	"  bytes INTEGER NOT NULL,"
+	"  stored INTEGER NOT NULL,"
+	"  created_ms INTEGER NOT NULL);"
+	"CREATE INDEX layers_by_key ON layers (step_key) WHERE step_key <> '';"
+	"CREATE INDEX layers_by_state ON layers (state) WHERE state = 'sealing';"
+	"CREATE TABLE images ("
+	"  id INTEGER PRIMARY KEY AUTOINCREMENT,"
+	"  environment TEXT NOT NULL,"
+	"  commit_id TEXT NOT NULL,"
+	"  fingerprint TEXT NOT NULL,"
+	"  manifest TEXT NOT NULL,"
+	"  created_ms INTEGER NOT NULL);"
+	"CREATE INDEX images_by_environment ON images (environment, id);"
+	"CREATE TABLE image_layers ("
+	"  image_id INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,"
+	"  position INTEGER NOT NULL,"
+	"  layer_id INTEGER NOT NULL REFERENCES layers (id),"
+	"  PRIMARY KEY (image_id, position)) WITHOUT ROWID;"
+	"CREATE INDEX image_layers_by_layer ON image_layers (layer_id, image_id);"
+	"CREATE TABLE heads ("
+	"  environment TEXT PRIMARY KEY,"
+	"  image_id INTEGER NOT NULL REFERENCES images (id)) WITHOUT ROWID;"
+	"CREATE INDEX heads_by_image ON heads (image_id);"
+	"CREATE TABLE leases ("
+	"  image_id INTEGER NOT NULL REFERENCES images (id),"
+	"  holder TEXT NOT NULL,"
+	"  taken_ms INTEGER NOT NULL,"
+	"  PRIMARY KEY (image_id, holder)) WITHOUT ROWID;"
+	"CREATE TABLE builds ("
+	"  id INTEGER PRIMARY KEY AUTOINCREMENT,"
+	"  environment TEXT NOT NULL,"
+	"  state TEXT NOT NULL,"
+	"  commit_id TEXT NOT NULL,"
+	"  image_id INTEGER NOT NULL," /* 0: none; may name an image that was removed since */
+	"  started_ms INTEGER NOT NULL,"
+	"  ended_ms INTEGER NOT NULL,"
+	"  pid INTEGER NOT NULL,"
+	"  message TEXT);"
+	"CREATE INDEX builds_by_environment ON builds (environment, id);"
+	"CREATE INDEX builds_running ON builds (state) WHERE state = 'running';",
+};
+
+#define SCHEMA_VERSION ((int64_t)ARRAY_SIZE(versions))
+
+static int read_number(sqlite3 *db, const char *sql, int64_t *ret_number, struct error *err)
+{
+	CLEANUP(query_done) struct query query;
+	int row;
+
+	query_init(&query, db, sql);
+	row = query_row(&query, err);
+	if (row < 0) {
+		return row;
+	}
+	*ret_number = row > 0 ? query_int(&query, 0) : 0;
+	return 0;
+}
+
+/* How many versions have been applied; refuses what is not a catalog of ours. */
+static int read_version(sqlite3 *db, int64_t *ret_version, struct error *err)
+{
+	int64_t version = 0, application = 0, tables = 0;
+	int status = read_number(db, "PRAGMA user_version", &version, err);
+
+	if (status == 0) {
+		status = read_number(db, "PRAGMA application_id", &application, err);
+	}
+	if (status == 0) {
+		status = read_number(db, "SELECT count(*) FROM sqlite_schema", &tables, err);
+	}
+	if (status < 0) {
+		return status;
+	}
+	if (application != CATALOG_APPLICATION_ID && (tables > 0 || version != 0)) {
+		return error_set(err, ERROR_CORRUPT, "catalog.db is another program's database");
+	}
+	if (version > SCHEMA_VERSION) {
+		error_set(err, ERROR_UNSUPPORTED,
+			"the catalog has schema %lld, this hob knows up to %lld",
+			(long long)version, (long long)SCHEMA_VERSION);
+		return error_hint(err, "a newer hob has used this store: run that one");
+	}
+	*ret_version = version;
+	return 0;
+}
+
+static int apply(sqlite3 *db, int64_t version, struct error *err)
+{
+	CLEANUP(transaction_done) struct transaction transaction = {NULL};
+	char mark[96];
+	int status;
+
+	/* PRAGMA takes no parameters. Both values are in the file's header and roll back with it.
+	 */
+	snprintf(mark, sizeof(mark), "PRAGMA user_version = %lld; PRAGMA application_id = %d",
+		(long long)version + 1, CATALOG_APPLICATION_ID);
+	status = transaction_begin(&transaction, db, TRANSACTION_WRITE, err);
+	if (status == 0) {
+		status = catalog_exec(db, versions[version], err);
+	}
+	if (status == 0) {
+		status = catalog_exec(db, mark, err);
+	}
+	return status < 0 ? status : transaction_commit(&transaction, err);
+}
+
+static int update_locked(sqlite3 *db, struct error *err)
+{
+	int64_t version = 0;
+	int status = read_version(db, &version, err);
+
+	if (status == 0 && version == 0) {
+		status = catalog_exec(db, "PRAGMA journal_mode = WAL", err);
+	}
+	for (; status == 0 && version < SCHEMA_VERSION; version++) {
+		status = apply(db, version, err);
+	}
+	return status;
+}
+
+int schema_update(sqlite3 *db, int lock_fd, struct error *err)
+{
+	int64_t version = 0;
+	int status = read_version(db, &version, err);
+
+	if (status < 0 || version == SCHEMA_VERSION) {
+		return status;
+	}
+	/* Two processes may meet a new store at once: one makes it, the other waits and looks
+	 * again. */
+	if (flock(lock_fd, LOCK_EX) < 0) {
+		return error_sys(err, errno, "lock the store");
+	}
+	status = update_locked(db, err);
+	flock(lock_fd, LOCK_UN);
+	return status;
+}

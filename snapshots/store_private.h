@@ -1,0 +1,91 @@
+/*
+ * What the files of snapshots/ share: the handle itself, the locks that tell a living process's
+ * work from a dead one's, and the way a folder leaves the store.
+ *
+ * Locks are flock()s on the folder or log itself: a process that uses a folder holds it shared, one
+ * that deletes it must get it exclusively. They follow the inode through renames and vanish with
+ * their process, so nothing here depends on process ids.
+ */
+#ifndef HOB_SNAPSHOTS_STORE_PRIVATE_H
+#define HOB_SNAPSHOTS_STORE_PRIVATE_H
+
+#include "snapshots/catalog.h"
+#include "snapshots/store.h"
+
+enum hold_kind {
+	HOLD_SEALED, /* a layer that this handle sealed and that nothing reaches yet */
+	HOLD_USED, /* a ready layer that layer_find gave out: not deleted while a build counts on it
+		    */
+	HOLD_BUILD, /* the log of a build that runs in this process */
+};
+
+struct hold {
+	enum hold_kind kind;
+	int64_t id;
+	int fd;
+};
+
+struct store {
+	char *path;
+	int fd;
+	int layers_fd;
+	int staging_fd;
+	int heads_fd;
+	int builds_fd;
+	sqlite3 *db;
+	store_remove_fn *remove;
+	void *remove_context;
+	store_usage_fn *usage;
+	void *usage_context;
+	struct hold *holds;
+	size_t hold_count, hold_room;
+};
+
+/* Takes over `fd` and what is locked through it. */
+void store_hold(struct store *store, enum hold_kind kind, int64_t id, int fd);
+bool store_holds(const struct store *store, enum hold_kind kind, int64_t id);
+void store_release(struct store *store, enum hold_kind kind, int64_t id);
+
+/* Opens a folder or file and locks it (LOCK_SH or LOCK_EX) without waiting. ERROR_BUSY: somebody
+ * holds it; ERROR_NOT_FOUND. The descriptor is the caller's and keeps the lock. */
+MUSTCHECK int store_lock(
+	int dir_fd, const char *name, int operation, int *ret_fd, struct error *err);
+
+/* Deletes a folder of a room by the remover, or by itself. */
+MUSTCHECK int store_remove(
+	struct store *store, const char *room, const char *name, struct error *err);
+/* Moves layers/<id> to the staging folder's trash, then deletes it: from the rename on, the sweep
+ * of a start finishes what this did not. The caller holds the folder's lock. A missing one is fine.
+ */
+MUSTCHECK int layer_trash(struct store *store, int64_t id, struct error *err);
+
+/* 0, or the error of a fault point that was told to fail. */
+MUSTCHECK int store_fault(const char *point, struct error *err);
+
+struct staging {
+	struct store *store;
+	char *name;
+	int fd; /* locked LOCK_SH */
+	bool sealed;
+};
+
+#define TRASH_PREFIX "trash-"
+#define STAGING_PREFIX "new-"
+#define ID_TEXT_SIZE 24
+/* The number as layers/ and builds/ name it. */
+void id_format(char text[ID_TEXT_SIZE], int64_t id);
+/* "12" or "<prefix>12"; false if it is neither. */
+bool id_parse(const char *text, const char *prefix, int64_t *ret_id);
+
+/* The columns that layer_from_row reads, of table `layers AS l`, from the given column on. */
+#define LAYER_COLUMNS                                                                              \
+	"l.id, l.kind, l.title, l.step_key, l.id_base, l.id_count, l.host_usr, l.files, l.bytes, " \
+	"l.stored, l.created_ms"
+void layer_from_row(const struct query *query, int column, struct layer *layer);
+
+/* Makes heads/<environment> say what the catalog says; *ret_changed when it did not before (NULL:
+ * not wanted). Serialized by a lock on heads/, so that the last one to look wins. */
+MUSTCHECK int head_link_update(
+	struct store *store, const char *environment, bool *ret_changed, struct error *err);
+
+#endif
