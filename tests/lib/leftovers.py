@@ -50,8 +50,9 @@ def cgroup_mounts():
             yield before.split()[4]
 
 
-def cgroups(token):
-    """Every cgroup of the run in every hierarchy, the innermost first."""
+def cgroups_named(prefix):
+    """Cgroups whose name is the prefix, or goes on after it with a "-", with those below them, in every
+    hierarchy, the innermost first."""
     found = []
     for root in cgroup_mounts():
         try:
@@ -59,15 +60,19 @@ def cgroups(token):
         except OSError:
             continue
         for name in names:
-            if (name + "-").startswith(f"{CGROUP_PREFIX}{token}-"):
+            if (name + "-").startswith(prefix + "-"):
                 for folder, _, _ in os.walk(os.path.join(root, name), topdown=False):
                     found.append(folder)
     return found
 
 
-def cgroup_processes(token):
+def cgroups(token):
+    return cgroups_named(CGROUP_PREFIX + token)
+
+
+def cgroup_processes(prefix):
     found = set()
-    for folder in cgroups(token):
+    for folder in cgroups_named(prefix):
         found.update(int(pid) for pid in read_text(f"{folder}/cgroup.procs").split())
     return sorted(found)
 
@@ -102,18 +107,26 @@ def signal_all(pids, number):
             pass
 
 
-def remove_cgroups(token):
-    for folder in cgroups(token):
-        for control, value in (("cgroup.freeze", "0"), ("freezer.state", "THAWED")):
+def thaw(folder):
+    for control, value in (("cgroup.freeze", "0"), ("freezer.state", "THAWED")):
+        path = f"{folder}/{control}"
+        if os.path.exists(path):
             try:
-                with open(f"{folder}/{control}", "w", encoding="ascii") as file:
+                with open(path, "w", encoding="ascii") as file:
                     file.write(value)
             except OSError:
                 pass
+
+
+def remove_cgroups_named(prefix):
+    """Kills what is in them and removes them."""
     for _ in range(100):
-        signal_all(cgroup_processes(token), signal.SIGKILL)
+        folders = cgroups_named(prefix)
+        for folder in folders:
+            thaw(folder)
+        signal_all(cgroup_processes(prefix), signal.SIGKILL)
         left = False
-        for folder in cgroups(token):
+        for folder in folders:
             try:
                 os.rmdir(folder)
             except OSError as error:
@@ -141,7 +154,7 @@ def sweep(token, folder):
             break
         signal_all(pids, signal.SIGKILL)
         time.sleep(0.02)
-    remove_cgroups(token)
+    remove_cgroups_named(CGROUP_PREFIX + token)
     for path in mounts(folder):
         unmount(path)
     shutil.rmtree(folder, ignore_errors=True)
