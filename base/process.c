@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -148,6 +149,35 @@ bool process_exists(const char *name)
 		}
 	}
 	return false;
+}
+
+int process_start_time(pid_t pid, uint64_t *ret_ticks, struct error *err)
+{
+	char path[32], text[1024];
+	const char *field;
+	ssize_t length;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0) {
+		return error_sys(err, errno, "open %s", path);
+	}
+	length = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (length <= 0) {
+		return error_set(err, ERROR_NOT_FOUND, "process %d is gone", (int)pid);
+	}
+	text[length] = '\0';
+	/* The name in parentheses may hold anything; what follows its last ')' starts with field 3. */
+	field = strrchr(text, ')');
+	for (int number = 2; field != NULL && number < 22; number++) {
+		field = strchr(field + 1, ' ');
+	}
+	if (field == NULL) {
+		return error_set(err, ERROR_CORRUPT, "%s has too few fields", path);
+	}
+	*ret_ticks = strtoull(field + 1, NULL, 10);
+	return 0;
 }
 
 int process_sibling(const char *name, char **ret_path, struct error *err)
