@@ -49,7 +49,7 @@ static void log_name(char name[ID_TEXT_SIZE + 8], int64_t id)
 
 static int insert_build(struct store *store, struct build *build, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int status;
 
 	query_init(&query, store->db,
@@ -140,7 +140,7 @@ int build_begin(struct store *store, const char *environment, struct build *ret_
 int build_end(struct store *store, struct build *build, enum build_state state, const char *message,
 	struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	struct error discarded = ERROR_INIT;
 	int64_t changed = 0, now = clock_real_ms();
 	int status;
@@ -195,7 +195,7 @@ static void build_from_row(const struct query *query, struct build *build)
 
 int build_get(struct store *store, const char *name, struct build *ret_build, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int64_t id = 0;
 	int row;
 
@@ -217,7 +217,7 @@ int build_get(struct store *store, const char *name, struct build *ret_build, st
 int build_list(struct store *store, const char *environment, size_t limit,
 	struct build **ret_builds, size_t *ret_count, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	struct build *builds = NULL;
 	size_t count = 0, room = 0;
 	int row;
@@ -245,7 +245,7 @@ int build_list(struct store *store, const char *environment, size_t limit,
 int build_last_started(
 	struct store *store, const char *environment, int64_t *ret_ms, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(&query, store->db,
@@ -261,7 +261,7 @@ int build_last_started(
 
 int builds_prune(struct store *store, const char *environment, size_t keep, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	/* The row goes first: a log without its build is truncated if ever its number came again.

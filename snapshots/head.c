@@ -17,7 +17,7 @@
 static int read_head(
 	struct store *store, const char *environment, char text[HEAD_TEXT_SIZE], struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(&query, store->db, "SELECT image_id FROM heads WHERE environment = ?");
@@ -101,7 +101,7 @@ int head_link_update(
 
 int image_head_clear(struct store *store, const char *environment, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int64_t changed = 0;
 	int status;
 

@@ -32,7 +32,7 @@ static bool layer_is_there(const struct store *store, int64_t id)
 /* A layer of the image-to-be: sealed by this handle, or ready, and really there. */
 static int claim_layer(struct store *store, struct layer *layer, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int64_t id = layer->id;
 	int status = layer_get(store, id, layer, err);
 
@@ -64,7 +64,7 @@ static int claim_layer(struct store *store, struct layer *layer, struct error *e
 
 static int insert_image(struct store *store, struct image *image, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int status;
 
 	query_init(&query, store->db,
@@ -84,7 +84,7 @@ static int insert_image(struct store *store, struct image *image, struct error *
 
 static int insert_layers(struct store *store, const struct image *image, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int status = 0;
 
 	query_init(&query, store->db,
@@ -101,7 +101,7 @@ static int insert_layers(struct store *store, const struct image *image, struct 
 
 static int move_head(struct store *store, const struct image *image, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 
 	query_init(&query, store->db,
 		"INSERT INTO heads (environment, image_id) VALUES (?, ?)"
@@ -114,7 +114,7 @@ static int move_head(struct store *store, const struct image *image, struct erro
 static int publish_build(
 	struct store *store, const struct image *image, int64_t build_id, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int64_t changed = 0;
 	int status;
 
@@ -235,7 +235,7 @@ static void add_layer(struct image *image, const struct query *query, int column
 
 static int read_layers(struct store *store, struct image *image, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(&query, store->db,
@@ -322,7 +322,7 @@ int image_find(struct store *store, const char *name, struct image *ret_image, s
 static int list_rows(struct store *store, const char *environment, struct image **ret_images,
 	size_t *ret_count, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	struct image *images = NULL;
 	size_t count = 0, room = 0;
 	int row;
@@ -343,7 +343,7 @@ static int list_rows(struct store *store, const char *environment, struct image 
 static int list_layers(struct store *store, const char *environment, struct image *images,
 	size_t count, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	size_t at = 0;
 	int row;
 

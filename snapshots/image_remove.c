@@ -23,7 +23,7 @@
 static int add_users(struct store *store, const char *sql, const char *format_head, int64_t id,
 	char ***users, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(&query, store->db, sql);
@@ -55,7 +55,7 @@ int image_users(struct store *store, int64_t id, char ***ret_users, struct error
 
 static int must_exist(struct store *store, int64_t id, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(&query, store->db, "SELECT 1 FROM images WHERE id = ?");
@@ -70,7 +70,7 @@ static int must_exist(struct store *store, int64_t id, struct error *err)
 static int read_sum(
 	struct store *store, const char *sql, int64_t id, uint64_t *ret_sum, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(&query, store->db, sql);
@@ -154,7 +154,7 @@ static int doom(
 static int doom_all(struct store *store, const char *sql, int64_t value, struct doomed *doomed,
 	struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row, status = 0;
 
 	query_init(&query, store->db, sql);
@@ -169,7 +169,7 @@ static int doom_all(struct store *store, const char *sql, int64_t value, struct 
 
 static int delete_row(struct store *store, const char *sql, int64_t id, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 
 	query_init(&query, store->db, sql);
 	query_bind_int(&query, id);
@@ -294,7 +294,7 @@ static int remove_stale_kept(struct store *store, uint64_t *freed, struct error 
 static int list_prunable(struct store *store, const char *environment, size_t keep,
 	int64_t **ret_ids, size_t *ret_count, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int64_t *ids = NULL;
 	size_t count = 0, room = 0;
 	int row;

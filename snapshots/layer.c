@@ -76,7 +76,7 @@ static int measure(struct store *store, const struct staging *staging, struct tr
 static int insert_row(
 	struct store *store, const struct staging *staging, struct layer *layer, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int status;
 
 	query_init(&query, store->db,
@@ -105,7 +105,7 @@ static int insert_row(
 static int delete_sealing_row(
 	struct store *store, int64_t id, int64_t *ret_changed, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 
 	query_init(&query, store->db, "DELETE FROM layers WHERE id = ? AND state = 'sealing'");
 	query_bind_int(&query, id);
@@ -214,7 +214,7 @@ int layer_seal(struct store *store, struct staging *staging, struct layer *about
 
 int layer_keep(struct store *store, int64_t layer_id, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int64_t changed = 0;
 	int status;
 
@@ -278,7 +278,7 @@ int layers_discard(struct store *store, struct error *err)
 static int find_row(
 	struct store *store, const char *step_key, struct layer *ret_layer, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(&query, store->db,
@@ -328,7 +328,7 @@ int layer_find(
 
 int layer_get(struct store *store, int64_t id, struct layer *ret_layer, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(&query, store->db, "SELECT " LAYER_COLUMNS " FROM layers AS l WHERE l.id = ?");

@@ -6,7 +6,7 @@
 
 int image_lease(struct store *store, int64_t id, const char *holder, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int status;
 
 	query_init(&query, store->db,
@@ -25,7 +25,7 @@ int image_lease(struct store *store, int64_t id, const char *holder, struct erro
 
 int image_unlease(struct store *store, int64_t id, const char *holder, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 
 	query_init(&query, store->db, "DELETE FROM leases WHERE image_id = ? AND holder = ?");
 	query_bind_int(&query, id);
@@ -36,7 +36,7 @@ int image_unlease(struct store *store, int64_t id, const char *holder, struct er
 static int list_leases(struct store *store, const char *holder, int64_t **ret_ids,
 	size_t *ret_count, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	size_t room = 0;
 	int row;
 

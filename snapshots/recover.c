@@ -26,7 +26,7 @@ static void id_list_done(struct id_list *list)
 
 static int read_ids(struct store *store, const char *sql, struct id_list *list, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(&query, store->db, sql);
@@ -66,7 +66,7 @@ static int read_names(int dir_fd, char ***ret_names, struct error *err)
 
 static int highest_layer_id(struct store *store, int64_t *ret_id, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(&query, store->db, "SELECT seq FROM sqlite_sequence WHERE name = 'layers'");
@@ -104,7 +104,7 @@ static int check_belongs(struct store *store, char *const *names, struct error *
 static int row_exists(
 	struct store *store, const char *sql, int64_t id, bool *ret_exists, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(&query, store->db, sql);
@@ -120,7 +120,7 @@ static int row_exists(
 static int run_with_id(
 	struct store *store, const char *sql, int64_t id, int64_t *ret_changed, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 
 	query_init(&query, store->db, sql);
 	query_bind_int(&query, id);
@@ -129,7 +129,7 @@ static int run_with_id(
 
 static int staging_of(struct store *store, int64_t id, char **ret_name, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(
@@ -343,7 +343,7 @@ static int recover_head(
 
 static int list_heads(struct store *store, char ***names, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(&query, store->db, "SELECT environment FROM heads");

@@ -74,7 +74,7 @@ static const char *const versions[] = {
 
 static int read_number(sqlite3 *db, const char *sql, int64_t *ret_number, struct error *err)
 {
-	CLEANUP(query_done) struct query query;
+	CLEANUP(query_done) struct query query = {0};
 	int row;
 
 	query_init(&query, db, sql);

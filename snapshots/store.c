@@ -1,6 +1,7 @@
 /* The handle of a store: its folders, its connection to the catalog, and the locks it holds. Every
  * folder is 0700: layers hold whatever a build made, set-user-id programs too, and nobody but hob
  * and the launcher has business with them. */
+#include "snapshots/store.h"
 #include "snapshots/store_private.h"
 
 #include "base/fault.h"
