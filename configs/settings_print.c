@@ -35,6 +35,46 @@ static bool is_bare_safe(const char *text)
 	return true;
 }
 
+/* The first character of a text in UTF-8, and its bytes. */
+static size_t character_of(const char *text, uint32_t *ret_character)
+{
+	unsigned char first = (unsigned char)text[0];
+	size_t length = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+	uint32_t character = length == 1 ? first : first & (0xffu >> (length + 1));
+
+	for (size_t i = 1; i < length; i++) {
+		if (((unsigned char)text[i] & 0xc0) != 0x80) {
+			break;
+		}
+		character = character << 6 | ((unsigned char)text[i] & 0x3f);
+	}
+	*ret_character = character;
+	return strnlen(text, length);
+}
+
+/* One character between double quotes; the bytes that it took. YAML takes some beyond ASCII for
+ * line ends, and refuses others that may only stand escaped. */
+static size_t write_escaped(struct buffer *out, const char *text)
+{
+	uint32_t character;
+	size_t length = character_of(text, &character);
+
+	if (character == '"' || character == '\\') {
+		buffer_addf(out, "\\%c", (char)character);
+	} else if (character == '\n') {
+		buffer_add_str(out, "\\n");
+	} else if (character == '\t') {
+		buffer_add_str(out, "\\t");
+	} else if (character < 0x20 || (character >= 0x7f && character < 0xa0) ||
+		   character == 0x2028 || character == 0x2029 || character == 0xfeff ||
+		   character == 0xfffe || character == 0xffff) {
+		buffer_addf(out, "\\u%04x", character);
+	} else {
+		buffer_add(out, text, length);
+	}
+	return length;
+}
+
 void yaml_write_text(struct buffer *out, const char *text)
 {
 	if (is_bare_safe(text)) {
@@ -42,20 +82,8 @@ void yaml_write_text(struct buffer *out, const char *text)
 		return;
 	}
 	buffer_add_str(out, "\"");
-	for (const char *at = text; *at != '\0'; at++) {
-		unsigned char byte = (unsigned char)*at;
-
-		if (byte == '"' || byte == '\\') {
-			buffer_addf(out, "\\%c", byte);
-		} else if (byte == '\n') {
-			buffer_add_str(out, "\\n");
-		} else if (byte == '\t') {
-			buffer_add_str(out, "\\t");
-		} else if (byte < 0x20 || byte == 0x7f) {
-			buffer_addf(out, "\\x%02x", byte);
-		} else {
-			buffer_add(out, at, 1);
-		}
+	while (*text != '\0') {
+		text += write_escaped(out, text);
 	}
 	buffer_add_str(out, "\"");
 }

@@ -30,10 +30,10 @@ static bool thousandths_parse(const char **text, int64_t whole_max, int64_t *ret
 		return false;
 	}
 	for (; isdigit((unsigned char)**text); (*text)++) {
-		number = number * 10 + (**text - '0');
-		if (number > whole_max) {
+		if (number > (whole_max - 9) / 10) {
 			return false;
 		}
+		number = number * 10 + (**text - '0');
 	}
 	number *= 1000;
 	if (**text == '.') {
@@ -61,8 +61,8 @@ bool size_parse(const char *text, int64_t *ret_bytes)
 		*ret_bytes = 0;
 		return true;
 	}
-	/* Whole numbers up to a million of a unit: 10^9 thousandths of 2^40 would not fit. */
-	if (!thousandths_parse(&text, 1000000000, &thousandths)) {
+	/* A thousandth of what 64 bits hold. */
+	if (!thousandths_parse(&text, INT64_MAX / 1000 - 1, &thousandths)) {
 		return false;
 	}
 	while (*text == ' ') {
@@ -84,14 +84,19 @@ bool size_parse(const char *text, int64_t *ret_bytes)
 
 void size_format(char *text, int64_t bytes)
 {
-	for (size_t i = 0; i < 4; i++) {
-		if (bytes > 0 && bytes % size_units[i].bytes == 0) {
-			snprintf(text, 32, "%" PRId64 "%s", bytes / size_units[i].bytes,
-				size_units[i].name);
-			return;
+	size_t best = ARRAY_SIZE(size_units) - 1;
+
+	if (bytes <= 0) {
+		snprintf(text, 32, "0");
+		return;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(size_units); i++) {
+		if (bytes % size_units[i].bytes == 0 &&
+			size_units[i].bytes > size_units[best].bytes) {
+			best = i;
 		}
 	}
-	snprintf(text, 32, "%" PRId64 "%s", bytes, bytes > 0 ? "B" : "");
+	snprintf(text, 32, "%" PRId64 "%s", bytes / size_units[best].bytes, size_units[best].name);
 }
 
 bool cpus_parse(const char *text, int64_t *ret_millis)

@@ -413,6 +413,8 @@ static void test_sizes(void **state)
 	}
 	size_format(text, INT64_C(5) << 30);
 	assert_string_equal(text, "5GiB");
+	size_format(text, INT64_C(1500000000000));
+	assert_string_equal(text, "1500GB");
 	size_format(text, 1025);
 	assert_string_equal(text, "1025B");
 	size_format(text, 0);
