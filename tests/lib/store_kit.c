@@ -19,6 +19,24 @@ struct store *kit_open(const char *folder)
 	return store;
 }
 
+int setup_store(void **state)
+{
+	CLEANUP(free_p) char *folder = temp_folder();
+
+	*state = kit_open(folder);
+	return 0;
+}
+
+int teardown_store(void **state)
+{
+	char *path = xstrdup(store_path(*state));
+
+	store_close(*state);
+	*strrchr(path, '/') = '\0';
+	temp_remove(path);
+	return 0;
+}
+
 void kit_write_tree(struct staging *staging, const char *file, const char *text)
 {
 	CLEANUP(free_p) char *path = xasprintf("tree/%s", file);

@@ -9,6 +9,9 @@
 
 /* folder/store, made when missing. The caller closes it. */
 struct store *kit_open(const char *folder);
+/* cmocka fixtures: *state becomes a new store in a temporary folder, which goes with it. */
+int setup_store(void **state);
+int teardown_store(void **state);
 /* Writes staging/<name>/tree/<file> with `text`. */
 void kit_write_tree(struct staging *staging, const char *file, const char *text);
 /* A sealed layer that holds one file of `bytes` bytes. */

@@ -12,25 +12,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-static int setup_store(void **state)
-{
-	char *folder = temp_folder();
-
-	*state = kit_open(folder);
-	free(folder);
-	return 0;
-}
-
-static int teardown_store(void **state)
-{
-	char *path = xstrdup(store_path(*state));
-
-	store_close(*state);
-	*strrchr(path, '/') = '\0';
-	temp_remove(path);
-	return 0;
-}
-
 static void test_folders_are_private(void **state)
 {
 	static const char *const rooms[] = {
