@@ -1,0 +1,63 @@
+/*
+ * Sources by libgit2: a bare mirror a url, kept up by fetching one ref, and checkouts of a commit
+ * as ordinary workspaces. All parsing of git data happens in child processes. A mirror is only ever
+ * changed under its lock; packs in it never change, so that workspaces share them by hard links.
+ */
+#ifndef HOB_BUILDER_GIT_H
+#define HOB_BUILDER_GIT_H
+
+#include "base/error.h"
+#include "snapshots/store.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct machine;
+
+#define GIT_REF_SIZE 256
+
+struct git_source {
+	const char *url; /* as the environment says it; becomes `origin` */
+	const char *local; /* folder to read instead when the url names one; NULL: remote */
+	const char *ref; /* branch, tag, full name or commit; NULL: the remote's HEAD */
+	const char *mirrors; /* absolute: the store's mirrors/ */
+	int64_t stall_ms; /* a remote that is silent for so long has vanished */
+};
+
+struct git_found {
+	char commit[COMMIT_TEXT_SIZE];
+	char ref[GIT_REF_SIZE]; /* refs/heads/…, refs/tags/…; empty: a bare commit */
+	bool is_head; /* it is what the remote's HEAD names */
+	bool fetched; /* something new came */
+	uint64_t objects, bytes; /* of what came */
+};
+
+/* The folder that a url names ("/…", "file://…"), NULL for remotes. free() it. */
+char *git_url_path(const char *url);
+/* The url without a password, fit for logs and workspaces. free() it. */
+char *git_url_public(const char *url);
+
+/*
+ * Brings the mirror up to date with source->ref and resolves it. A mirror that turns out broken is
+ * made anew once. ERROR_NOT_FOUND (no such ref: the hint names similar ones), ERROR_REMOTE,
+ * ERROR_TIMEOUT, ERROR_DENIED, ERROR_UNSUPPORTED (shallow or partial repositories).
+ */
+MUSTCHECK int git_fetch(struct machine *machine, const struct git_source *source,
+	struct git_found *ret_found, struct error *err);
+
+struct git_checked_out {
+	uint64_t files;
+	uint64_t submodules; /* left empty */
+	uint64_t lfs; /* large-file pointers left as they are */
+};
+
+/* Writes the workspace of found->commit into folder `path` below tree_fd, which it makes.
+ * ERROR_CORRUPT: the mirror lacks objects; git_mirror_drop it and fetch again. */
+MUSTCHECK int git_checkout(struct machine *machine, const struct git_source *source,
+	const struct git_found *found, int tree_fd, const char *path,
+	struct git_checked_out *ret_counts, struct error *err);
+
+/* Deletes the mirror of a url. */
+MUSTCHECK int git_mirror_drop(const struct git_source *source, struct error *err);
+
+#endif

@@ -1,0 +1,171 @@
+/*
+ * The launcher's asynchronous requests made into calls. A request's reply is always waited for,
+ * also when the build is cancelled: only a dead launcher ends that wait early, and it calls nobody
+ * back.
+ */
+#include "builder/machine.h"
+
+#include "base/loop.h"
+#include "pool/sandbox/sandbox.h"
+
+#include <time.h>
+
+static void on_lost(void *context)
+{
+	struct machine *machine = context;
+
+	machine->launcher_lost = true;
+	loop_stop(machine->loop);
+}
+
+int machine_use_launcher(struct machine *machine, struct launcher *launcher, struct error *err)
+{
+	machine->launcher = launcher;
+	return launcher_attach(launcher, machine->loop, on_lost, machine, err);
+}
+
+/* One request to the launcher and its reply. On the heap: if the launcher dies, nobody calls back
+ * and the record goes with the process. */
+struct request {
+	struct machine *machine;
+	bool done;
+	bool failed;
+	struct error error;
+	struct sandbox_created created;
+	int fd;
+};
+
+static struct request *request_new(struct machine *machine)
+{
+	struct request *request = xcalloc(1, sizeof(*request));
+
+	request->machine = machine;
+	request->fd = -1;
+	return request;
+}
+
+static void request_end(struct request *request, const struct error *err)
+{
+	request->done = true;
+	if (err != NULL) {
+		request->failed = true;
+		error_copy(&request->error, err);
+	}
+	loop_stop(request->machine->loop);
+}
+
+/* Waits whatever the signals say. Frees the request unless its reply may still come. */
+static int request_wait(struct request *request, struct request *ret_reply, struct error *err)
+{
+	int status;
+
+	while (!request->done) {
+		if (request->machine->launcher_lost) {
+			return machine_lost(err);
+		}
+		status = loop_run(request->machine->loop, err);
+		if (status < 0) {
+			return status;
+		}
+	}
+	if (ret_reply != NULL) {
+		*ret_reply = *request;
+	}
+	status = 0;
+	if (request->failed) {
+		error_copy(err, &request->error);
+		status = -(int)err->kind;
+	}
+	free(request);
+	return status;
+}
+
+static void on_created(
+	void *context, const struct sandbox_created *created, const struct error *err)
+{
+	struct request *request = context;
+
+	if (err == NULL) {
+		request->created = *created;
+	}
+	request_end(request, err);
+}
+
+static void on_done(void *context, const struct error *err)
+{
+	request_end(context, err);
+}
+
+static void on_userns(void *context, int userns_fd, const struct error *err)
+{
+	struct request *request = context;
+
+	request->fd = userns_fd;
+	request_end(request, err);
+}
+
+int machine_create(struct machine *machine, const struct sandbox_spec *spec,
+	struct sandbox_created *ret_created, struct error *err)
+{
+	struct request *request = request_new(machine), reply;
+	int status;
+
+	sandbox_create(machine->launcher, spec, on_created, request);
+	status = request_wait(request, &reply, err);
+	if (status < 0) {
+		return error_wrap(err, "start a sandbox");
+	}
+	*ret_created = reply.created;
+	return 0;
+}
+
+int machine_destroy(struct machine *machine, const char *id, struct error *err)
+{
+	const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
+	int status;
+
+	/* BUSY: processes inside are on their way out; the launcher has waited a while already. */
+	for (int tries = 0; tries < 50; tries++) {
+		struct request *request = request_new(machine);
+
+		sandbox_destroy(machine->launcher, id, on_done, request);
+		status = request_wait(request, NULL, err);
+		if (status != -ERROR_BUSY) {
+			return status;
+		}
+		nanosleep(&pause, NULL);
+	}
+	return error_wrap(err, "end the build's sandbox %s", id);
+}
+
+int machine_seal(struct machine *machine, const char *staging, struct error *err)
+{
+	struct request *request = request_new(machine);
+
+	sandbox_seal(machine->launcher, staging, on_done, request);
+	return request_wait(request, NULL, err);
+}
+
+int machine_prepare_tree(struct machine *machine, const char *staging, uint32_t slot,
+	int *ret_userns_fd, struct error *err)
+{
+	struct request *request = request_new(machine), reply;
+	int status;
+
+	launcher_prepare_tree(machine->launcher, staging, slot, on_userns, request);
+	status = request_wait(request, &reply, err);
+	if (status < 0) {
+		return error_wrap(err, "prepare a tree for a range of ids");
+	}
+	*ret_userns_fd = reply.fd;
+	return 0;
+}
+
+int machine_remove(void *context, const char *room, const char *name, struct error *err)
+{
+	struct machine *machine = context;
+	struct request *request = request_new(machine);
+
+	launcher_remove(machine->launcher, room, name, on_done, request);
+	return request_wait(request, NULL, err);
+}
