@@ -11,7 +11,8 @@
 #include <stdio.h>
 #include <sys/file.h>
 
-/* A step's result that no image took up within a day will not be asked for again. */
+/* A step's result that no image took up within a day will not be asked for again, and one that was
+ * made anew not at all. */
 #define KEPT_LAYER_MAX_AGE_MS (24LL * 3600 * 1000)
 
 /* Layers of image ?1 that no other image has. */
@@ -274,8 +275,9 @@ static int remove_stale_kept(struct store *store, uint64_t *freed, struct error 
 
 	if (status == 0) {
 		status = doom_all(store,
-			"SELECT l.id, l.stored FROM layers AS l WHERE l.state = 'ready' AND "
-			"l.created_ms < ?"
+			"SELECT l.id, l.stored FROM layers AS l WHERE l.state = 'ready'"
+			" AND (l.created_ms < ? OR EXISTS (SELECT 1 FROM layers AS n"
+			"  WHERE n.step_key = l.step_key AND n.state = 'ready' AND n.id > l.id))"
 			" AND NOT EXISTS (SELECT 1 FROM image_layers WHERE layer_id = l.id)",
 			clock_real_ms() - KEPT_LAYER_MAX_AGE_MS, &doomed, err);
 	}

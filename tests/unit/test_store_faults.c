@@ -1,0 +1,356 @@
+/*
+ * The store broken at every step: a child does a build's work, seals, keeps, commits, removes and
+ * prunes, and dies, or is told that the disk is full, at one fault point after the other, at every
+ * passage of it. After each, the sweep must leave a store in which everything that was reachable is
+ * whole, nothing unreachable is left on disk, and the next build works.
+ */
+#include "tests/lib/store_kit.h"
+#include "tests/lib/test.h"
+
+#include "base/io.h"
+#include "snapshots/catalog.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+/* ---- the work, in a child that is this program again ---- */
+
+static int seal_one(struct store *store, const char *key, struct layer *layer, struct error *err)
+{
+	CLEANUP(staging_free_p) struct staging *staging = NULL;
+	int status = staging_new(store, &staging, err);
+
+	if (status < 0) {
+		return status;
+	}
+	kit_write_tree(staging, "file", "some text");
+	*layer = (struct layer){.kind = "step", .title = "step", .id_count = 1};
+	snprintf(layer->step_key, sizeof(layer->step_key), "%s", key);
+	return layer_seal(store, staging, layer, err);
+}
+
+static int work_image(struct store *store, int64_t build_id, struct error *err)
+{
+	struct layer layers[3];
+	struct image image = {.environment = "webapp", .layers = layers, .layer_count = 2};
+	int status = seal_one(store, "", &layers[0], err);
+
+	if (status == 0) {
+		status = seal_one(store, "new-key", &layers[1], err);
+	}
+	if (status == 0) {
+		status = layer_keep(store, layers[1].id, err);
+	}
+	if (status == 0) {
+		status = seal_one(store, "", &layers[2], err); /* never used: discarded */
+	}
+	return status < 0 ? status : image_commit(store, &image, build_id, err);
+}
+
+static int work_build(struct store *store, struct error *err)
+{
+	struct build build;
+	int log = -1;
+	int status = build_begin(store, "webapp", &build, &log, err);
+
+	if (status < 0) {
+		return status;
+	}
+	close(log);
+	status = work_image(store, build.id, err);
+	if (status < 0) {
+		struct error ended = ERROR_INIT;
+
+		(void)!build_end(store, &build, BUILD_FAILED, err->message, &ended);
+	}
+	build_done(&build);
+	return status < 0 ? status : layers_discard(store, err);
+}
+
+static int work_failed_build(struct store *store, struct error *err)
+{
+	struct build build;
+	struct layer layer;
+	int log = -1;
+	int status = build_begin(store, "webapp", &build, &log, err);
+
+	if (status < 0) {
+		return status;
+	}
+	close(log);
+	status = seal_one(store, "", &layer, err);
+	if (status == 0) {
+		status = build_end(store, &build, BUILD_FAILED, "a step failed", err);
+	}
+	build_done(&build);
+	return status;
+}
+
+static int work(const char *path)
+{
+	CLEANUP(store_close_p) struct store *store = NULL;
+	struct store_sweep sweep;
+	struct error err = ERROR_INIT;
+	int status = store_open(path, STORE_WRITE, &store, &err);
+
+	if (status == 0) {
+		status = store_recover(store, &sweep, &err);
+	}
+	if (status == 0) {
+		status = work_failed_build(store, &err);
+	}
+	if (status == 0) {
+		status = work_build(store, &err);
+	}
+	if (status == 0) {
+		status = images_prune(store, "webapp", 1, NULL, NULL, &err);
+	}
+	if (status == 0) {
+		status = builds_prune(store, "webapp", 3, &err);
+	}
+	if (status < 0) {
+		fprintf(stderr, "%s\n", err.message);
+	}
+	return -status;
+}
+
+/* ---- the driver ---- */
+
+/* Runs the work with one fault armed (NULL: none); what waitpid says. */
+static int run_child(const struct store *store, const char *fault, const char *list)
+{
+	int status = 0;
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+		dup2(null, STDERR_FILENO);
+		if (fault != NULL) {
+			setenv("HOB_FAULT", fault, 1);
+		}
+		if (list != NULL) {
+			setenv("HOB_FAULT_LIST", list, 1);
+		}
+		execl("/proc/self/exe", "test_store_faults", "--work", store_path(store), NULL);
+		_exit(126);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return status;
+}
+
+/* Two images of which the older is due to be pruned, an unfinished layer in the past of the store,
+ * and an image of another environment that shares a layer. */
+static void prepare(struct store *store)
+{
+	struct layer base = kit_seal(store, "base-key", 100), one = kit_seal(store, "", 100);
+	int64_t lists[2][2] = {{base.id, one.id}, {base.id}};
+
+	(void)kit_commit(store, "webapp", lists[0], 2);
+	(void)kit_commit(store, "other", lists[1], 1);
+}
+
+static bool layer_is_whole(const struct store *store, int64_t id)
+{
+	CLEANUP(free_p) char *path = xasprintf("layers/%lld/tree/file", (long long)id);
+
+	return faccessat(store_fd(store), path, R_OK, 0) == 0;
+}
+
+/* Layers that were kept for their key and that no image has. */
+static size_t count_kept(const struct store *store, const bool *seen)
+{
+	CLEANUP(free_p) char *path = xasprintf("%s/catalog.db", store_path(store));
+	struct query query = {0};
+	struct error err = ERROR_INIT;
+	sqlite3 *db = NULL;
+	size_t count = 0;
+
+	assert_ok(catalog_open(path, store_fd(store), true, &db, &err), &err);
+	query_init(
+		&query, db, "SELECT id FROM layers WHERE state = 'ready' AND step_key = 'new-key'");
+	while (query_row(&query, &err) > 0) {
+		assert_true(layer_is_whole(store, query_int(&query, 0)));
+		count += !seen[query_int(&query, 0)];
+	}
+	query_done(&query);
+	catalog_close(db);
+	return count;
+}
+
+/* Every image is whole, and each layer on disk is one of an image or was kept by its key. */
+static void assert_all_reachable_and_nothing_else(struct store *store, const char *fault)
+{
+	struct image *images = NULL;
+	struct error err = ERROR_INIT;
+	bool seen[64] = {false};
+	size_t count = 0, layers = 0;
+
+	assert_ok(image_list(store, NULL, &images, &count, &err), &err);
+	for (size_t i = 0; i < count; i++) {
+		assert_true(images[i].layer_count > 0);
+		for (size_t j = 0; j < images[i].layer_count; j++) {
+			int64_t id = images[i].layers[j].id;
+
+			if (!layer_is_whole(store, id)) {
+				fail_msg("%s: layer %lld is lost", fault, (long long)id);
+			}
+			layers += !seen[id];
+			seen[id] = true;
+		}
+		image_done(&images[i]);
+	}
+	free(images);
+	layers += count_kept(store, seen);
+	if (kit_count(store, "layers") != layers || kit_count(store, "staging") != 0) {
+		fail_msg("%s: %zu layers on disk for %zu reachable, %zu in staging", fault,
+			kit_count(store, "layers"), layers, kit_count(store, "staging"));
+	}
+}
+
+static void assert_heads_and_builds(struct store *store, const char *fault)
+{
+	static const char *const environments[] = {"webapp", "other"};
+	struct build *builds = NULL;
+	struct error err = ERROR_INIT;
+	size_t count = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(environments); i++) {
+		struct image head;
+		char link[32], wanted[32];
+
+		assert_ok(image_head(store, environments[i], &head, &err), &err);
+		snprintf(wanted, sizeof(wanted), "img-%lld", (long long)head.id);
+		kit_head(store, environments[i], link);
+		if (!streq(link, wanted)) {
+			fail_msg("%s: link says %s, catalog %s", fault, link, wanted);
+		}
+		image_done(&head);
+	}
+	assert_int_equal(kit_count(store, "heads"), 2);
+	assert_ok(build_list(store, NULL, 100, &builds, &count, &err), &err);
+	for (size_t i = 0; i < count; i++) {
+		assert_int_not_equal(builds[i].state, BUILD_RUNNING);
+		build_done(&builds[i]);
+	}
+	free(builds);
+}
+
+/* One run with one fault. False: the fault point was not passed that often. */
+static bool break_once(const char *point, int passage, const char *action)
+{
+	CLEANUP(free_p) char *fault = xasprintf("%s:%d:%s", point, passage, action);
+	CLEANUP(temp_remove_p) char *folder = temp_folder();
+	CLEANUP(store_close_p) struct store *store = kit_open(folder);
+	struct store_sweep sweep;
+	struct error err = ERROR_INIT;
+	int status;
+
+	prepare(store);
+	status = run_child(store, fault, NULL);
+	if (WIFSIGNALED(status)) {
+		assert_int_equal(WTERMSIG(status), SIGKILL);
+	}
+	assert_ok(store_recover(store, &sweep, &err), &err);
+	assert_int_equal(sweep.missing + sweep.stuck, 0);
+	assert_all_reachable_and_nothing_else(store, fault);
+	assert_heads_and_builds(store, fault);
+	assert_int_equal(run_child(store, NULL, NULL), 0);
+	assert_all_reachable_and_nothing_else(store, fault);
+	/* A point that fails may be one that only logs; one that kills cannot be missed. */
+	return streq(action, "kill") ? WIFSIGNALED(status) : passage < 8;
+}
+
+/* The points that one run of the work passes, each once. */
+static char **list_points(void)
+{
+	CLEANUP(temp_remove_p) char *folder = temp_folder();
+	CLEANUP(store_close_p) struct store *store = kit_open(folder);
+	CLEANUP(free_p) char *list = xasprintf("%s/points", folder);
+	CLEANUP(free_p) char *text = NULL;
+	char **points = xcalloc(1, sizeof(*points));
+	char *rest, *line;
+
+	prepare(store);
+	assert_int_equal(run_child(store, NULL, list), 0);
+	text = temp_read(folder, "points");
+	for (rest = text; (line = strsep(&rest, "\n")) != NULL;) {
+		bool known = *line == '\0';
+
+		for (size_t i = 0; !known && points[i] != NULL; i++) {
+			known = streq(points[i], line);
+		}
+		if (!known) {
+			strv_add(&points, line);
+		}
+	}
+	return points;
+}
+
+static void test_every_step_of_the_protocol_has_a_point(void **state)
+{
+	static const char *const wanted[] = {"layer.row", "layer.synced", "layer.renamed",
+		"layer.fsynced", "layer.kept", "image.before_commit", "image.committed",
+		"head.made", "image.linked", "remove.before_commit", "remove.committed",
+		"trash.before", "trash.renamed", "trash.deleted", "build.logged",
+		"build.before_end", "build.ended"};
+	CLEANUP(strv_free_p) char **points = list_points();
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
+		bool found = false;
+
+		for (size_t j = 0; points[j] != NULL; j++) {
+			found = found || streq(points[j], wanted[i]);
+		}
+		if (!found) {
+			fail_msg("%s is never passed", wanted[i]);
+		}
+	}
+}
+
+static void break_everywhere(const char *action)
+{
+	CLEANUP(strv_free_p) char **points = list_points();
+
+	for (size_t i = 0; points[i] != NULL; i++) {
+		int passage = 1;
+
+		while (break_once(points[i], passage, action)) {
+			passage++;
+		}
+		if (streq(action, "kill") && passage == 1) {
+			fail_msg("%s: the fault did not happen", points[i]);
+		}
+	}
+}
+
+static void test_killed_at_every_step(void **state)
+{
+	(void)state;
+	break_everywhere("kill");
+}
+
+static void test_disk_full_at_every_step(void **state)
+{
+	(void)state;
+	break_everywhere("ENOSPC");
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_every_step_of_the_protocol_has_a_point),
+		cmocka_unit_test(test_killed_at_every_step),
+		cmocka_unit_test(test_disk_full_at_every_step),
+	};
+
+	if (argc == 3 && streq(argv[1], "--work")) {
+		return work(argv[2]);
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
