@@ -308,7 +308,8 @@ def test_memory_hog_hits_only_itself(machine):
     machine.build("hog")
     machine.start()
     sandbox = machine.client.create("hog")["id"]
-    result = machine.client.exec(sandbox, ["/usr/bin/python3", "-c", "x = []\nwhile True: x.append(bytearray(1 << 20))"])
+    result = machine.client.exec(sandbox, ["/usr/bin/python3", "-c",
+                                           "x = []\nwhile True: x.append(bytearray(1 << 20))"])
     assert result["exit_code"] != 0
     assert machine.client.output(sandbox, "echo fine") == "fine\n"
     result = machine.client.exec(sandbox, "head -c 400000000 /dev/zero > /dev/shm/fill; true")
