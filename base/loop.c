@@ -255,8 +255,11 @@ int loop_add_signal(
 
 	assert(signal > 0 && signal < NSIG);
 	sigaddset(&loop->signals, signal);
-	if (sigprocmask(SIG_BLOCK, &loop->signals, NULL) < 0) {
-		return error_sys(err, errno, "sigprocmask");
+	/* A signal that is ignored, as a shell leaves SIGINT for what it starts in the background,
+	 * is dropped even while it is blocked. */
+	if (sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL) < 0 ||
+		sigprocmask(SIG_BLOCK, &loop->signals, NULL) < 0) {
+		return error_sys(err, errno, "take signal %d", signal);
 	}
 	loop->signal_fd = signalfd(loop->signal_fd, &loop->signals, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (loop->signal_fd < 0) {
