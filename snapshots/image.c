@@ -170,6 +170,14 @@ static int check_image(const struct image *image, struct error *err)
 		return error_set(err, ERROR_LIMIT, "an image of %zu layers; 1 to %d are possible",
 			image->layer_count, IMAGE_LAYERS_MAX);
 	}
+	for (size_t i = 0; i < image->layer_count; i++) {
+		for (size_t j = 0; j < i; j++) {
+			if (image->layers[i].id == image->layers[j].id) {
+				return error_set(err, ERROR_INVALID, "layer %lld is there twice",
+					(long long)image->layers[i].id);
+			}
+		}
+	}
 	return 0;
 }
 

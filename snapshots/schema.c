@@ -46,7 +46,7 @@ static const char *const versions[] = {
 	"  position INTEGER NOT NULL,"
 	"  layer_id INTEGER NOT NULL REFERENCES layers (id),"
 	"  PRIMARY KEY (image_id, position)) WITHOUT ROWID;"
-	"CREATE INDEX image_layers_by_layer ON image_layers (layer_id, image_id);"
+	"CREATE UNIQUE INDEX image_layers_by_layer ON image_layers (layer_id, image_id);"
 	"CREATE TABLE heads ("
 	"  environment TEXT PRIMARY KEY,"
 	"  image_id INTEGER NOT NULL REFERENCES images (id)) WITHOUT ROWID;"

@@ -1,0 +1,135 @@
+/* Every use of a layer is one entry; sorted by layer, the entries of one layer are the images that
+ * share it. No image has a layer twice. */
+#include "snapshots/inventory.h"
+
+struct use {
+	int64_t layer_id;
+	uint64_t stored;
+	struct inventory_row *row;
+};
+
+static int compare_uses(const void *a, const void *b)
+{
+	const struct use *left = a, *right = b;
+
+	return (left->layer_id > right->layer_id) - (left->layer_id < right->layer_id);
+}
+
+/* Sorted by layer; the caller frees them. */
+static struct use *list_uses(const struct inventory *inventory, size_t *ret_count)
+{
+	struct use *uses = NULL;
+	size_t count = 0, room = 0;
+
+	for (size_t i = 0; i < inventory->count; i++) {
+		struct inventory_row *row = &inventory->rows[i];
+
+		for (size_t j = 0; j < row->image.layer_count; j++) {
+			*array_add(&uses, &count, &room) = (struct use){
+				row->image.layers[j].id, row->image.layers[j].stored, row};
+		}
+	}
+	if (count > 0) {
+		qsort(uses, count, sizeof(*uses), compare_uses);
+	}
+	*ret_count = count;
+	return uses;
+}
+
+static size_t run_end(const struct use *uses, size_t count, size_t start)
+{
+	size_t end = start;
+
+	while (end < count && uses[end].layer_id == uses[start].layer_id) {
+		end++;
+	}
+	return end;
+}
+
+static void add_up(struct inventory *inventory)
+{
+	size_t count, end;
+	struct use *uses = list_uses(inventory, &count);
+
+	for (size_t start = 0; start < count; start = end) {
+		end = run_end(uses, count, start);
+		inventory->stored += uses[start].stored;
+		for (size_t i = start; i < end; i++) {
+			struct inventory_row *row = uses[i].row;
+
+			*(end - start == 1 ? &row->exclusive : &row->shared) += uses[i].stored;
+		}
+	}
+	free(uses);
+}
+
+int inventory_read(struct store *store, struct inventory *ret_inventory, struct error *err)
+{
+	struct inventory inventory = {0};
+	struct image *images = NULL;
+	int status = image_list(store, NULL, &images, &inventory.count, err);
+
+	if (status < 0) {
+		return status;
+	}
+	inventory.rows = xcalloc(inventory.count, sizeof(*inventory.rows));
+	for (size_t i = 0; i < inventory.count; i++) {
+		struct inventory_row *row = &inventory.rows[i];
+
+		row->image = images[i];
+		for (size_t j = 0; j < row->image.layer_count; j++) {
+			row->bytes += row->image.layers[j].bytes;
+		}
+	}
+	free(images);
+	for (size_t i = 0; status == 0 && i < inventory.count; i++) {
+		status = image_users(
+			store, inventory.rows[i].image.id, &inventory.rows[i].users, err);
+	}
+	if (status < 0) {
+		inventory_done(&inventory);
+		return status;
+	}
+	add_up(&inventory);
+	*ret_inventory = inventory;
+	return 0;
+}
+
+void inventory_done(struct inventory *inventory)
+{
+	for (size_t i = 0; i < inventory->count; i++) {
+		image_done(&inventory->rows[i].image);
+		strv_free(inventory->rows[i].users);
+	}
+	free(inventory->rows);
+	*inventory = (struct inventory){0};
+}
+
+struct inventory_row *inventory_find(const struct inventory *inventory, int64_t image_id)
+{
+	for (size_t i = 0; i < inventory->count; i++) {
+		if (inventory->rows[i].image.id == image_id) {
+			return &inventory->rows[i];
+		}
+	}
+	return NULL;
+}
+
+uint64_t inventory_chosen_bytes(const struct inventory *inventory)
+{
+	size_t count, end;
+	struct use *uses = list_uses(inventory, &count);
+	uint64_t bytes = 0;
+
+	for (size_t start = 0; start < count; start = end) {
+		bool all = true;
+
+		end = run_end(uses, count, start);
+		for (size_t i = start; i < end; i++) {
+			all = all && uses[i].row->chosen;
+		}
+		bytes += all ? uses[start].stored : 0;
+	}
+	free(uses);
+	return bytes;
+}
