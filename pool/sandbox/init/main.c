@@ -18,6 +18,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -104,7 +105,11 @@ static void signals_setup(void)
 /* 0, 1 and 2 must be taken, or a pipe of a command would land there and be lost to dup2. */
 static void descriptors_setup(void)
 {
-	int fd = open("/dev/null", O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	int fd;
+
+	/* Whatever else came along is not for commands. */
+	(void)syscall(SYS_close_range, INIT_LISTEN_FD + 1, UINT32_MAX, 0);
+	fd = open("/dev/null", O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
 	while (fd >= 0 && fd <= STDERR_FILENO) {
 		fd = fcntl(fd, F_DUPFD, 0);
