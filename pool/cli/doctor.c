@@ -93,9 +93,8 @@ static const struct check checks[] = {
 		"limits.disk is held to by looking now and then, not by the kernel",
 		"mount the store's file system with prjquota"},
 	{"store", "run folder", false, 0, probe_run,
-		"sandboxes' state is written to disk, and found stale after a restart of the "
-		"machine",
-		"set `run` to a folder below /run"},
+		"each change of a sandbox's state is written to disk",
+		"set `run` to a folder on a tmpfs, as /run usually is"},
 	{"machine", "user", true, 0, probe_user, "hobd cannot give up root", ""},
 	{"machine", "group", true, 0, probe_group, "nobody may be let in to the API", ""},
 	{"machine", "ids", true, 0, probe_ids, "sandboxes have no user ids of their own",
