@@ -72,16 +72,17 @@ void file_bury(void)
 	}
 }
 
+/* Answers last: whoever hears it must find no rest of it. */
 void file_fail(struct file_job *job, int sys, const char *what)
 {
-	wire_refuse(job->id, sys, "%.300s: %s", job->path, what != NULL ? what : strerror(sys));
 	file_cancel(job);
+	wire_refuse(job->id, sys, "%.300s: %s", job->path, what != NULL ? what : strerror(sys));
 }
 
 void file_done(struct file_job *job, uint64_t count)
 {
-	wire_send(INIT_FILE_DONE, job->id, &count, sizeof(count), NULL, 0);
 	file_cancel(job);
+	wire_send(INIT_FILE_DONE, job->id, &count, sizeof(count), NULL, 0);
 }
 
 void file_send_info(const struct file_job *job, const struct stat *st)

@@ -136,7 +136,7 @@ int path_parent(const char *path, bool make, bool follow, int *ret_dir_fd, char 
 		}
 		name = strrchr(current, '/');
 		name = name != NULL ? name + 1 : current;
-		fd = name_is_usable(name) ? folder_open(current, name, make) : -EISDIR;
+		fd = name_is_usable(name) ? folder_open(current, name, make && links == 0) : -EISDIR;
 		if (fd < 0) {
 			free(current);
 			return fd;

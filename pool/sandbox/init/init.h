@@ -231,7 +231,8 @@ void file_list_run(struct file_job *job);
 /* Resolves as a process inside would, but through no magic link. The fd, or a negative errno. */
 int path_open(int dir_fd, const char *path, int flags, uint64_t resolve);
 /* Opens the folder that holds `path` and splits off the last name (heap). `follow`: when that is a
- * symbolic link, goes on to where it leads. 0 or a negative errno. */
+ * symbolic link, goes on to where it leads. `make` is for the path itself only, not for where links
+ * lead. 0 or a negative errno. */
 int path_parent(const char *path, bool make, bool follow, int *ret_dir_fd, char **ret_name);
 
 /* ---- file_remove.c ---- */
