@@ -1,0 +1,59 @@
+/*
+ * JSON bodies to request structs, strictly: an unknown member, a wrong type or a value out of range
+ * is ERROR_INVALID with a message that names it. Pure: what is asked for is decided elsewhere. Text
+ * points into the json, which must live as long; lists are owned (…_done).
+ */
+#ifndef HOB_POOL_API_BODY_H
+#define HOB_POOL_API_BODY_H
+
+#include "base/error.h"
+#include "base/json.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define ENV_VARIABLES_MAX 1024
+#define METADATA_MAX 64
+#define METADATA_BYTES_MAX 16384
+#define ARGUMENTS_MAX 4096
+#define SECONDS_MAX INT64_C(315360000) /* ten years */
+#define TERMINAL_SIDE_MAX 4096
+
+struct claim_body {
+	const char *environment; /* exactly one of the two */
+	const char *image;
+	char **env; /* NULL: none */
+	json_t *metadata; /* borrowed; NULL: none */
+	int64_t timeout_s; /* 0: none */
+	int64_t idle_s; /* -1: not said */
+};
+
+MUSTCHECK int claim_body_parse(const json_t *json, struct claim_body *ret_body, struct error *err);
+void claim_body_done(struct claim_body *body);
+
+struct exec_body {
+	char **argv;
+	char **env; /* NULL: none */
+	const char *cwd; /* NULL: the image's */
+	const char *user;
+	const char *stdin_text; /* NULL: none */
+	int64_t timeout_ms; /* 0: none */
+	bool tty, detach;
+	int64_t rows, cols;
+};
+
+MUSTCHECK int exec_body_parse(const json_t *json, struct exec_body *ret_body, struct error *err);
+void exec_body_done(struct exec_body *body);
+
+MUSTCHECK int timeout_body_parse(const json_t *json, int64_t *ret_seconds, struct error *err);
+
+/* What a WebSocket client says in text frames. */
+struct terminal_message {
+	bool resize, stdin_end;
+	int64_t rows, cols;
+	int signal; /* 0: none */
+};
+MUSTCHECK int terminal_message_parse(
+	const json_t *json, struct terminal_message *ret_message, struct error *err);
+
+#endif

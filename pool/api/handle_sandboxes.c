@@ -1,0 +1,238 @@
+/* Claiming, showing and releasing sandboxes. */
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "configs/config.h"
+#include "pool/api/body.h"
+#include "pool/api/handlers.h"
+#include "pool/api/http_private.h"
+#include "pool/api/object_json.h"
+#include "pool/claim.h"
+#include "pool/image.h"
+#include "pool/lifecycle.h"
+#include "pool/manager.h"
+#include "pool/sandbox/sandbox.h"
+
+void handle_health(struct http_request *request)
+{
+	http_reply_json(request, MHD_HTTP_OK, json_pack("{s:s}", "status", "ok"));
+}
+
+void handle_info(struct http_request *request)
+{
+	const struct manager *manager = request->manager;
+	const struct config *config = manager->config;
+	bool unified = access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0;
+
+	http_reply_json(request, MHD_HTTP_OK,
+		json_pack("{s:s, s:i, s:o, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "version",
+			HOB_VERSION, "pid", (int)getpid(), "started_at",
+			json_time(manager->started_ms), "store", config->store, "run", config->run,
+			"cgroup", unified ? "v2" : "v1", "sandboxes",
+			(json_int_t)manager->entry_count, "ready", (json_int_t)manager->ready_count,
+			"claimed", (json_int_t)manager->claimed_count, "max_sandboxes",
+			(json_int_t)config->max_sandboxes));
+}
+
+/* ---- claiming ---- */
+
+/* How far the image is behind the newest one of its environment, in seconds. */
+static int64_t behind_s(const struct entry *entry)
+{
+	const struct pool_image *head = entry->pool->head;
+	int64_t ms;
+
+	if (head == NULL || head == entry->image || entry->image == NULL) {
+		return 0;
+	}
+	ms = head->created_ms - entry->image->created_ms;
+	return ms > 0 ? ms / 1000 : 0;
+}
+
+static void on_claimed(void *context, const struct claim_result *result, const struct error *err)
+{
+	struct http_request *request = context;
+	json_t *json;
+	bool cold;
+
+	http_request_work_done(request);
+	if (err != NULL) {
+		http_reply_error(request, err);
+		return;
+	}
+	cold = result->reason != COLD_NONE;
+	json = entry_to_json(result->entry);
+	json_object_set_new(json, "source", json_string(cold ? "cold" : "warm"));
+	json_object_set_new(
+		json, "reason", cold ? json_string(cold_reason_name(result->reason)) : json_null());
+	json_object_set_new(json, "took_us", json_integer((json_int_t)result->took_us));
+	json_object_set_new(json, "behind_s", json_integer((json_int_t)behind_s(result->entry)));
+	http_reply_json(request, MHD_HTTP_CREATED, json);
+}
+
+static void on_claimer_gone(void *work)
+{
+	claim_cancel(work);
+}
+
+static void start_claim(struct http_request *request, struct claim_body *body)
+{
+	struct claim_spec spec = {.environment = body->environment,
+		.image = body->image,
+		.env = steal_ptr(body->env),
+		.metadata = json_incref(body->metadata),
+		.timeout_ms = body->timeout_s * 1000,
+		.idle_ms = body->idle_s < 0 ? -1 : body->idle_s * 1000};
+	struct claim *claim = claim_start(request->manager, &spec, on_claimed, request);
+
+	if (claim != NULL) {
+		http_request_work(request, claim, on_claimer_gone);
+	}
+	strv_free(spec.env);
+	json_decref(spec.metadata);
+}
+
+void handle_sandbox_create(struct http_request *request)
+{
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	struct error err = ERROR_INIT;
+	struct claim_body body;
+
+	if (http_body_json(request, &json, &err) < 0 || claim_body_parse(json, &body, &err) < 0) {
+		http_reply_error(request, &err);
+		return;
+	}
+	start_claim(request, &body);
+	claim_body_done(&body);
+}
+
+/* ---- showing ---- */
+
+void handle_sandbox_list(struct http_request *request)
+{
+	const char *environment = http_query(request, "environment");
+	const char *state_name = http_query(request, "state");
+	enum entry_state state = ENTRY_STATES;
+	struct error err = ERROR_INIT;
+	json_t *list;
+
+	if (state_name != NULL && !entry_state_from_name(state_name, &state)) {
+		error_set(
+			&err, ERROR_INVALID, "?state is no state of a sandbox: \"%s\"", state_name);
+		http_reply_error(request, &err);
+		return;
+	}
+	list = json_array();
+	for (const struct pool *pool = request->manager->pools; pool != NULL; pool = pool->next) {
+		if (environment != NULL && !streq(environment, pool->name)) {
+			continue;
+		}
+		for (int i = 0; i < ENTRY_STATES; i++) {
+			const struct entry *entry = pool->entries[i].first;
+
+			for (; entry != NULL && (state == ENTRY_STATES || (int)state == i);
+				entry = entry->next) {
+				json_array_append_new(list, entry_to_json(entry));
+			}
+		}
+	}
+	http_reply_json(request, MHD_HTTP_OK, json_pack("{s:o}", "sandboxes", list));
+}
+
+void handle_sandbox_get(struct http_request *request)
+{
+	struct entry *entry = http_entry(request);
+	struct sandbox_usage usage = {0};
+	struct error err = ERROR_INIT;
+	json_t *json;
+
+	if (entry == NULL) {
+		return;
+	}
+	/* Nothing to read while it is being made or ended. */
+	(void)!sandbox_usage_read(request->manager->config, entry->record.id, &usage, &err);
+	json = entry_to_json(entry);
+	json_object_set_new(json, "usage",
+		json_pack("{s:I, s:I, s:I}", "memory_bytes", (json_int_t)usage.memory_bytes,
+			"cpu_us", (json_int_t)usage.cpu_us, "pids", (json_int_t)usage.pids));
+	json_object_set_new(json, "execs", runs_to_json(entry));
+	http_reply_json(request, MHD_HTTP_OK, json);
+}
+
+/* ---- releasing ---- */
+
+struct release {
+	struct entry_wait wait;
+	struct http_request *request;
+	char id[ID_SIZE];
+};
+
+static void on_gone(struct entry_wait *wait)
+{
+	struct release *release = container_of(wait, struct release, wait);
+	struct http_request *request = release->request;
+
+	http_request_work_done(request);
+	http_reply_json(request, MHD_HTTP_OK,
+		json_pack("{s:s, s:s}", "id", release->id, "state", entry_state_name(ENTRY_GONE)));
+	free(release);
+}
+
+/* The client left; the sandbox goes all the same. */
+static void on_releaser_gone(void *work)
+{
+	struct release *release = work;
+
+	entry_wait_end(&release->wait);
+	free(release);
+}
+
+void handle_sandbox_delete(struct http_request *request)
+{
+	struct entry *entry = http_entry(request);
+	struct release *release;
+
+	if (entry == NULL) {
+		return;
+	}
+	release = xcalloc(1, sizeof(*release));
+	release->request = request;
+	memcpy(release->id, entry->record.id, sizeof(release->id));
+	entry_wait_begin(entry, &release->wait, on_gone);
+	http_request_work(request, release, on_releaser_gone);
+	entry_release(entry, "released by its user");
+}
+
+void handle_sandbox_timeout(struct http_request *request)
+{
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	struct error err = ERROR_INIT;
+	struct entry *entry;
+	int64_t seconds = 0, before;
+
+	if (http_body_json(request, &json, &err) < 0 ||
+		timeout_body_parse(json, &seconds, &err) < 0) {
+		http_reply_error(request, &err);
+		return;
+	}
+	entry = http_entry(request);
+	if (entry == NULL) {
+		return;
+	}
+	before = entry->record.expires_ms;
+	if (entry->record.state != ENTRY_CLAIMED) {
+		error_set(&err, ERROR_CONFLICT, "sandbox %s is %s, not claimed", entry->record.id,
+			entry_state_name(entry->record.state));
+		http_reply_error(request, &err);
+		return;
+	}
+	entry->record.expires_ms = seconds > 0 ? clock_real_ms() + seconds * 1000 : 0;
+	entry->record.last_active_ms = clock_real_ms();
+	if (entry_write(entry, &err) < 0) {
+		entry->record.expires_ms = before;
+		http_reply_error(request, &err);
+		return;
+	}
+	entry_arm(entry);
+	http_reply_json(request, MHD_HTTP_OK, entry_to_json(entry));
+}

@@ -1,0 +1,54 @@
+/* The handlers of the route table, by what they are about. */
+#ifndef HOB_POOL_API_HANDLERS_H
+#define HOB_POOL_API_HANDLERS_H
+
+struct exec_body;
+struct http_request;
+struct entry;
+struct run;
+struct run_sink;
+struct error;
+
+/* handle_sandboxes.c */
+void handle_health(struct http_request *request);
+void handle_info(struct http_request *request);
+void handle_sandbox_create(struct http_request *request);
+void handle_sandbox_list(struct http_request *request);
+void handle_sandbox_get(struct http_request *request);
+void handle_sandbox_delete(struct http_request *request);
+void handle_sandbox_timeout(struct http_request *request);
+
+/* handle_execs.c */
+void handle_exec(struct http_request *request);
+void handle_exec_list(struct http_request *request);
+void handle_exec_get(struct http_request *request);
+void handle_exec_delete(struct http_request *request);
+
+/* exec_events.c: the command's events go to the client as they come. `body` NULL: watches `run`. */
+void exec_events_start(
+	struct http_request *request, struct entry *entry, const struct exec_body *body);
+void exec_events_watch(struct http_request *request, struct run *run);
+
+/* exec_websocket.c */
+void handle_exec_websocket(struct http_request *request);
+
+/* handle_files.c */
+void handle_file_get(struct http_request *request);
+void handle_file_put(struct http_request *request);
+void handle_file_delete(struct http_request *request);
+
+/* handle_pools.c */
+void handle_pool(struct http_request *request);
+void handle_environment_list(struct http_request *request);
+void handle_environment_get(struct http_request *request);
+void handle_environment_build(struct http_request *request);
+
+/* handle_builds.c */
+void handle_build_list(struct http_request *request);
+void handle_build_get(struct http_request *request);
+void handle_build_log(struct http_request *request);
+void handle_image_list(struct http_request *request);
+void handle_image_get(struct http_request *request);
+void handle_image_delete(struct http_request *request);
+
+#endif

@@ -1,0 +1,178 @@
+/* Sandboxes and commands as JSON, and the small pieces that all objects share. */
+#include "pool/api/object_json.h"
+
+#include "base/base64.h"
+#include "base/buffer.h"
+#include "base/clock.h"
+#include "base/memory.h"
+#include "pool/entry.h"
+#include "pool/image.h"
+#include "pool/manager.h"
+#include "pool/run.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* Length of the UTF-8 sequence at `at`, 0 when it is none (or overlong, or a surrogate). */
+static size_t utf8_length(const unsigned char *at, size_t left)
+{
+	size_t length = at[0] < 0x80   ? 1
+			: at[0] < 0xc2 ? 0
+			: at[0] < 0xe0 ? 2
+			: at[0] < 0xf0 ? 3
+				       : 4;
+
+	if (length == 0 || at[0] > 0xf4 || length > left) {
+		return 0;
+	}
+	for (size_t i = 1; i < length; i++) {
+		if ((at[i] & 0xc0) != 0x80) {
+			return 0;
+		}
+	}
+	if ((at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xed && at[1] > 0x9f) ||
+		(at[0] == 0xf0 && at[1] < 0x90) || (at[0] == 0xf4 && at[1] > 0x8f)) {
+		return 0;
+	}
+	return length;
+}
+
+json_t *json_string_safe(const char *text)
+{
+	json_t *json = json_string(text);
+	size_t left = strlen(text);
+	struct buffer repaired;
+
+	if (json != NULL) {
+		return json;
+	}
+	buffer_init(&repaired, 0);
+	while (left > 0) {
+		size_t length = utf8_length((const unsigned char *)text, left);
+
+		if (length == 0) {
+			buffer_add_str(&repaired, "\xef\xbf\xbd");
+			length = 1;
+		} else {
+			buffer_add(&repaired, text, length);
+		}
+		text += length;
+		left -= length;
+	}
+	json = json_string(buffer_text(&repaired));
+	buffer_done(&repaired);
+	return json;
+}
+
+json_t *json_time(int64_t real_ms)
+{
+	char text[CLOCK_TEXT_SIZE];
+
+	if (real_ms <= 0) {
+		return json_null();
+	}
+	clock_format(text, real_ms);
+	return json_string(text);
+}
+
+void json_set_bytes(
+	json_t *object, const char *key, const char *encoding_key, const void *data, size_t length)
+{
+	json_t *text = length > 0 ? json_stringn(data, length) : json_string("");
+
+	if (text == NULL) {
+		CLEANUP(free_p) char *encoded = base64_encode(data, length);
+
+		text = json_string(encoded);
+		json_object_set_new(object, encoding_key, json_string("base64"));
+	}
+	json_object_set_new(object, key, text);
+}
+
+json_t *entry_to_json(const struct entry *entry)
+{
+	const struct entry_record *record = &entry->record;
+	const struct pool_image *image = entry->image;
+	char image_name[32];
+
+	snprintf(image_name, sizeof(image_name), "img-%" PRId64, record->image_id);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:I, s:o, s:o, s:s, s:s, s:I}",
+		"id", record->id, "environment", record->environment, "image", image_name, "commit",
+		image != NULL ? image->commit : "", "state", entry_state_name(record->state),
+		"created_at", json_time(record->created_ms), "claimed_at",
+		json_time(record->claimed_ms), "expires_at", json_time(entry_expires_ms(entry)),
+		"idle_s", (json_int_t)((record->idle_ms + 999) / 1000), "last_active_at",
+		json_time(record->last_active_ms), "metadata",
+		record->metadata != NULL ? json_incref(record->metadata) : json_object(), "cwd",
+		image != NULL ? image->cwd : "/", "user", image != NULL ? image->user : "root",
+		"pid", (json_int_t)record->pid);
+}
+
+static json_t *argv_to_json(char *const *argv)
+{
+	json_t *array = json_array();
+
+	for (; argv != NULL && *argv != NULL; argv++) {
+		json_array_append_new(array, json_string_safe(*argv));
+	}
+	return array;
+}
+
+json_t *run_to_json(const struct run *run)
+{
+	bool ended = run->ended_ms > 0;
+
+	return json_pack("{s:I, s:o, s:b, s:I, s:o, s:o}", "exec", (json_int_t)run->id, "argv",
+		argv_to_json(run->argv), "running", !ended, "pid", (json_int_t)run->pid,
+		"started_at", json_time(run->started_ms), "exit_code",
+		ended && run->error.kind == ERROR_NONE ? json_integer(run->result.code)
+						       : json_null());
+}
+
+json_t *runs_to_json(const struct entry *entry)
+{
+	json_t *array = json_array();
+
+	/* The list has the newest first; people read the other way. */
+	for (const struct run *run = entry->runs; run != NULL; run = run->next) {
+		json_array_insert_new(array, 0, run_to_json(run));
+	}
+	return array;
+}
+
+static void add_output(json_t *json, const struct run *run)
+{
+	struct buffer text;
+
+	for (int i = 0; i < 2; i++) {
+		buffer_init(&text, 0);
+		output_collect(&run->output, i == 0 ? EXEC_STDOUT : EXEC_STDERR, &text);
+		json_set_bytes(json, i == 0 ? "stdout" : "stderr",
+			i == 0 ? "stdout_encoding" : "stderr_encoding", buffer_text(&text),
+			text.length);
+		buffer_done(&text);
+		if (run->output.truncated[i]) {
+			json_object_set_new(json, i == 0 ? "stdout_truncated" : "stderr_truncated",
+				json_true());
+		}
+	}
+}
+
+json_t *run_result_to_json(const struct run *run, bool output)
+{
+	const struct exec_result *result = &run->result;
+	json_t *json = json_pack("{s:I, s:i, s:o, s:f, s:f, s:f, s:I}", "exec", (json_int_t)run->id,
+		"exit_code", result->code, "signal",
+		result->signal != 0 ? json_integer(result->signal) : json_null(), "took_ms",
+		(double)result->took_us / 1000, "user_ms", (double)result->user_us / 1000,
+		"system_ms", (double)result->system_us / 1000, "max_rss_bytes",
+		(json_int_t)result->max_rss_bytes);
+
+	if (run->timed_out) {
+		json_object_set_new(json, "timed_out", json_true());
+	}
+	if (output) {
+		add_output(json, run);
+	}
+	return json;
+}

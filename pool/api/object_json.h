@@ -1,0 +1,34 @@
+/* The API's objects as JSON. Everything returned is the caller's. */
+#ifndef HOB_POOL_API_OBJECT_JSON_H
+#define HOB_POOL_API_OBJECT_JSON_H
+
+#include "base/json.h"
+#include "snapshots/store.h"
+
+#include <stdint.h>
+
+struct buffer;
+struct entry;
+struct error;
+struct pool;
+struct run;
+
+/* Text from outside, whatever its bytes: what is not UTF-8 becomes U+FFFD. */
+json_t *json_string_safe(const char *text);
+/* RFC 3339, or null for 0. */
+json_t *json_time(int64_t real_ms);
+/* Sets `key` to bytes of output: text, or base64 with `key`_encoding beside it. */
+void json_set_bytes(
+	json_t *object, const char *key, const char *encoding_key, const void *data, size_t length);
+
+json_t *entry_to_json(const struct entry *entry);
+json_t *run_to_json(const struct run *run);
+json_t *runs_to_json(const struct entry *entry);
+/* How an ended command ended; `output` with what is kept of its output. */
+json_t *run_result_to_json(const struct run *run, bool output);
+json_t *pool_to_json(const struct pool *pool);
+json_t *environment_to_json(const struct pool *pool);
+json_t *build_to_json(const struct build *build);
+json_t *image_to_json(struct store *store, const struct image *image, struct error *err);
+
+#endif

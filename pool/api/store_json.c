@@ -1,0 +1,163 @@
+/* Pools, environments, builds and images as JSON. */
+#include "base/clock.h"
+#include "base/memory.h"
+#include "pool/api/object_json.h"
+#include "pool/builds.h"
+#include "pool/image.h"
+#include "pool/manager.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static json_t *numbered(const char *prefix, int64_t id)
+{
+	char text[32];
+
+	if (id == 0) {
+		return json_null();
+	}
+	snprintf(text, sizeof(text), "%s%" PRId64, prefix, id);
+	return json_string(text);
+}
+
+/* ---- pools ---- */
+
+static json_t *misses_to_json(const struct pool *pool)
+{
+	json_t *misses = json_object();
+
+	for (int reason = COLD_NONE + 1; reason < COLD_REASONS; reason++) {
+		if (pool->misses[reason] > 0) {
+			json_object_set_new(misses, cold_reason_name((enum cold_reason)reason),
+				json_integer((json_int_t)pool->misses[reason]));
+		}
+	}
+	return misses;
+}
+
+static json_t *failing_to_json(const struct pool *pool)
+{
+	int64_t left = pool->retry_at_ms - clock_mono_ms();
+
+	if (pool->attempts == 0) {
+		return json_null();
+	}
+	return json_pack("{s:o, s:o, s:i, s:I}", "message", json_string_safe(pool->failure.message),
+		"since", json_time(pool->failing_since_ms), "attempts", (int)pool->attempts,
+		"retry_in_ms", (json_int_t)(left > 0 ? left : 0));
+}
+
+json_t *pool_to_json(const struct pool *pool)
+{
+	int64_t fresh = 0, stale = 0;
+
+	for (const struct entry *entry = pool->entries[ENTRY_READY].first; entry != NULL;
+		entry = entry->next) {
+		*(entry->image == pool->head ? &fresh : &stale) += 1;
+	}
+	return json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:o}",
+		"environment", pool->name, "image",
+		numbered("img-", pool->head != NULL ? pool->head->id : 0), "commit",
+		pool->head != NULL ? pool->head->commit : "", "target",
+		(json_int_t)(pool->conf != NULL ? pool->conf->pool_min : 0), "min",
+		(json_int_t)(pool->conf != NULL ? pool->conf->pool_min : 0), "max",
+		(json_int_t)(pool->conf != NULL ? pool->conf->pool_max : 0), "ready",
+		(json_int_t)fresh, "warming",
+		(json_int_t)(pool->entries[ENTRY_CREATING].count +
+			     pool->entries[ENTRY_WARMING].count),
+		"claimed", (json_int_t)pool->entries[ENTRY_CLAIMED].count, "stale",
+		(json_int_t)stale, "hits", (json_int_t)pool->hits, "misses", misses_to_json(pool),
+		"died", (json_int_t)pool->died, "failing", failing_to_json(pool));
+}
+
+/* ---- environments ---- */
+
+static bool is_building(const struct pool *pool)
+{
+	struct error err = ERROR_INIT;
+	struct build *builds = NULL;
+	size_t count = 0;
+	bool running = pool->build_running;
+
+	/* Builds that somebody else started show as well. */
+	if (!running &&
+		build_list(pool->manager->store, pool->name, 1, &builds, &count, &err) == 0) {
+		running = count > 0 && builds[0].state == BUILD_RUNNING;
+		for (size_t i = 0; i < count; i++) {
+			build_done(&builds[i]);
+		}
+		free(builds);
+	}
+	return running;
+}
+
+json_t *environment_to_json(const struct pool *pool)
+{
+	const struct environment *conf = pool->conf;
+	int64_t due = build_next_due_ms(pool);
+	bool sourced = conf->source_count > 0;
+
+	return json_pack("{s:s, s:o, s:o, s:o, s:s, s:I, s:o, s:o, s:o, s:o, s:b}", "name",
+		conf->name, "file", json_string_safe(conf->file), "source_url",
+		sourced ? json_string_safe(conf->sources[0].url) : json_null(), "ref",
+		sourced && conf->sources[0].ref != NULL ? json_string_safe(conf->sources[0].ref)
+							: json_null(),
+		"base", base_kind_name(conf->base), "every_ms", (json_int_t)build_every_ms(pool),
+		"head", numbered("img-", pool->head != NULL ? pool->head->id : 0), "commit",
+		pool->head != NULL ? json_string(pool->head->commit) : json_null(), "built_at",
+		json_time(pool->head != NULL ? pool->head->created_ms : 0), "next_due_at",
+		json_time(due == INT64_MAX ? 0 : due), "building", is_building(pool));
+}
+
+/* ---- builds and images ---- */
+
+json_t *build_to_json(const struct build *build)
+{
+	int64_t end_ms = build->ended_ms > 0 ? build->ended_ms : clock_real_ms();
+
+	return json_pack("{s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:I, s:o}", "id",
+		numbered("bld-", build->id), "environment", build->environment, "state",
+		build_state_name(build->state), "commit", build->commit, "image",
+		numbered("img-", build->image_id), "started_at", json_time(build->started_ms),
+		"ended_at", json_time(build->ended_ms), "took_ms",
+		(json_int_t)(build->started_ms > 0 ? end_ms - build->started_ms : 0), "message",
+		build->message != NULL ? json_string_safe(build->message) : json_null());
+}
+
+static json_t *layers_to_json(const struct image *image)
+{
+	json_t *layers = json_array();
+
+	for (size_t i = 0; i < image->layer_count; i++) {
+		const struct layer *layer = &image->layers[i];
+
+		json_array_append_new(layers,
+			json_pack("{s:I, s:s, s:o, s:I, s:I, s:I}", "id", (json_int_t)layer->id,
+				"kind", layer->kind, "title", json_string_safe(layer->title),
+				"files", (json_int_t)layer->files, "bytes",
+				(json_int_t)layer->bytes, "stored", (json_int_t)layer->stored));
+	}
+	return layers;
+}
+
+json_t *image_to_json(struct store *store, const struct image *image, struct error *err)
+{
+	CLEANUP(strv_free_p) char **users = NULL;
+	uint64_t exclusive = 0, shared = 0;
+	json_t *list = NULL;
+
+	if (image_users(store, image->id, &users, err) < 0 ||
+		image_bytes(store, image->id, &exclusive, &shared, err) < 0) {
+		return NULL;
+	}
+	list = json_array();
+	for (char **user = users; user != NULL && *user != NULL; user++) {
+		json_array_append_new(list, json_string_safe(*user));
+	}
+	return json_pack("{s:o, s:s, s:s, s:o, s:b, s:o, s:I, s:I, s:I, s:o}", "id",
+		numbered("img-", image->id), "environment", image->environment, "commit",
+		image->commit, "created_at", json_time(image->created_ms), "head", image->is_head,
+		"layers", layers_to_json(image), "bytes", (json_int_t)(exclusive + shared),
+		"exclusive_bytes", (json_int_t)exclusive, "shared_bytes", (json_int_t)shared,
+		"users", list);
+}

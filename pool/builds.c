@@ -1,0 +1,157 @@
+/* Starting builds. build_started_ms keeps an environment whose hob-build never gets as far as a
+ * record in the catalog from being started in a tight loop. */
+#include "pool/builds.h"
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/memory.h"
+#include "configs/schedule.h"
+#include "pool/manager.h"
+#include "pool/sandbox/sandbox.h"
+
+/* Look again at least this often: clocks are set, and other programs build too. */
+#define SCHEDULE_MAX_MS (10 * 60 * 1000)
+/* Not sooner than this after the last attempt that hobd made itself. */
+#define BUILD_GAP_MS 10000
+
+int64_t build_every_ms(const struct pool *pool)
+{
+	if (pool->conf == NULL) {
+		return 0;
+	}
+	return pool->conf->every_ms >= 0 ? pool->conf->every_ms
+					 : pool->manager->config->build_every_ms;
+}
+
+int64_t build_next_due_ms(const struct pool *pool)
+{
+	struct error err = ERROR_INIT;
+	int64_t last_ms = 0, at;
+
+	if (build_every_ms(pool) == 0) {
+		return INT64_MAX;
+	}
+	if (build_last_started(pool->manager->store, pool->name, &last_ms, &err) < 0) {
+		log_failure("build.schedule_failed", &err, "environment", pool->name);
+	}
+	if (pool->build_started_ms > last_ms) {
+		last_ms = pool->build_started_ms;
+	}
+	at = schedule_next_ms(pool->name, last_ms, build_every_ms(pool));
+	if (pool->build_started_ms > 0 && at < pool->build_started_ms + BUILD_GAP_MS) {
+		at = pool->build_started_ms + BUILD_GAP_MS;
+	}
+	return at;
+}
+
+static void build_over(struct pool *pool)
+{
+	loop_source_free(pool->build_source);
+	pool->build_source = NULL;
+	fd_done(&pool->build_pidfd);
+	pool->build_running = false;
+	pool->manager->builds_running--;
+	pool_head_refresh(pool);
+	builds_schedule(pool->manager);
+	manager_dirty(pool->manager);
+}
+
+static void on_build_exit(void *context, uint32_t events)
+{
+	struct pool *pool = context;
+
+	(void)events;
+	log_info("build.ended", "environment", pool->name, "ms",
+		clock_real_ms() - pool->build_started_ms);
+	build_over(pool);
+}
+
+static void on_build_started(void *context, pid_t pid, int pidfd, const struct error *err)
+{
+	struct pool *pool = context;
+	struct error failure = ERROR_INIT;
+
+	if (err != NULL) {
+		log_failure("build.start_failed", err, "environment", pool->name);
+		build_over(pool);
+		return;
+	}
+	log_info("build.started", "environment", pool->name, "pid", pid);
+	pool->build_pidfd = pidfd;
+	if (loop_add_fd(pool->manager->loop, pidfd, EPOLLIN, on_build_exit, pool,
+		    &pool->build_source, &failure) < 0) {
+		log_failure("build.unwatched", &failure, "environment", pool->name);
+		build_over(pool);
+	}
+}
+
+static void build_start(struct pool *pool)
+{
+	pool->build_queued = false;
+	pool->build_running = true;
+	pool->build_started_ms = clock_real_ms();
+	pool->manager->builds_running++;
+	(void)fault_point("build.start");
+	launcher_build(pool->manager->launcher, pool->name, on_build_started, pool);
+}
+
+static bool may_start(const struct pool *pool)
+{
+	return pool->conf != NULL && !pool->build_running && !pool->manager->stopping &&
+	       pool->manager->builds_running < pool->manager->config->max_builds;
+}
+
+void builds_schedule(struct manager *manager)
+{
+	int64_t now = clock_real_ms();
+	int64_t wait = SCHEDULE_MAX_MS;
+
+	if (!manager->started) {
+		return;
+	}
+	/* Those asked for go before those that are only due. */
+	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		if (pool->build_queued && may_start(pool)) {
+			build_start(pool);
+		}
+	}
+	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		int64_t due = pool->build_running ? INT64_MAX : build_next_due_ms(pool);
+
+		if (due <= now && may_start(pool)) {
+			build_start(pool);
+		} else if (due > now && due - now < wait) {
+			wait = due - now;
+		}
+	}
+	loop_timer_after(manager->build_timer, wait);
+}
+
+bool build_request(struct pool *pool)
+{
+	bool now = may_start(pool);
+
+	if (now) {
+		build_start(pool);
+	} else if (!pool->build_running) {
+		pool->build_queued = true;
+	}
+	return now || pool->build_running;
+}
+
+static void on_due(void *context)
+{
+	builds_schedule(context);
+}
+
+void builds_open(struct manager *manager)
+{
+	manager->build_timer = loop_timer_new(manager->loop, on_due, manager);
+}
+
+void builds_close(struct manager *manager)
+{
+	loop_timer_free(manager->build_timer);
+}

@@ -1,0 +1,24 @@
+/* hobd's scheduler of builds: starts hob-build, through the launcher, for environments that are due
+ * or asked for, max_builds at a time. Builds do not depend on hobd's life; the catalog has their
+ * outcome, and a failed one is simply due again next time. */
+#ifndef HOB_POOL_BUILDS_H
+#define HOB_POOL_BUILDS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct manager;
+struct pool;
+
+void builds_open(struct manager *manager);
+void builds_close(struct manager *manager);
+/* Starts what is queued or due, and sets the timer for the next. */
+void builds_schedule(struct manager *manager);
+/* Asks for one now; true when it could start at once. */
+bool build_request(struct pool *pool);
+/* Real time; INT64_MAX: only when told. */
+int64_t build_next_due_ms(const struct pool *pool);
+/* The interval that holds for it. 0: only when told. */
+int64_t build_every_ms(const struct pool *pool);
+
+#endif

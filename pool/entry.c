@@ -1,0 +1,313 @@
+/* Entries, their lists and their files. */
+#include "pool/entry.h"
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/memory.h"
+#include "pool/image.h"
+#include "pool/lifecycle.h"
+#include "pool/manager.h"
+#include "pool/run.h"
+#include "pool/sandbox/sandbox.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+/* A claim's env and metadata are bounded by the body's limit; this is above any such line. */
+#define STATE_LINE_MAX (16u << 20)
+/* The state file's time is what tells a restarted hobd of the last activity; a second is enough. */
+#define TOUCH_EVERY_MS 1000
+/* A late deadline timer is harmless, an early one only looks again. */
+#define ARM_MAX_MS INT64_C(86400000)
+
+struct entry *entry_new(struct pool *pool, struct pool_image *image)
+{
+	struct entry *entry = xcalloc(1, sizeof(*entry));
+
+	entry->manager = pool->manager;
+	entry->pool = pool;
+	entry->image = image != NULL ? pool_image_ref(image) : NULL;
+	entry->state_fd = -1;
+	entry->execs_fd = -1;
+	entry->pidfd = -1;
+	entry->adopt_as = ENTRY_GONE;
+	entry->next_exec = 1;
+	entry->record.state = ENTRY_GONE;
+	entry->record.image_id = image != NULL ? image->id : 0;
+	memcpy(entry->record.environment, pool->name, sizeof(entry->record.environment));
+	entry->timer = loop_timer_new(pool->manager->loop, entry_on_timer, entry);
+	return entry;
+}
+
+void entry_free(struct entry *entry)
+{
+	if (entry == NULL) {
+		return;
+	}
+	assert(entry->uses == NULL && entry->waits == NULL && entry->runs == NULL);
+	loop_timer_free(entry->timer);
+	loop_source_free(entry->pidfd_source);
+	init_client_free(entry->client);
+	fd_done(&entry->pidfd);
+	fd_done(&entry->state_fd);
+	fd_done(&entry->execs_fd);
+	entry_record_done(&entry->record);
+	pool_image_put(entry->image);
+	free(entry);
+}
+
+static bool counts_as_creating(const struct entry *entry, enum entry_state state)
+{
+	return (state == ENTRY_CREATING || state == ENTRY_WARMING) && entry->adopt_as == ENTRY_GONE;
+}
+
+static void count(struct entry *entry, enum entry_state state, bool in)
+{
+	struct manager *manager = entry->manager;
+	size_t one = in ? 1 : (size_t)-1;
+
+	if (counts_as_creating(entry, state)) {
+		manager->creating_count += one;
+		entry->image->creating += one;
+	}
+	if (state == ENTRY_READY) {
+		manager->ready_count += one;
+	}
+	if (state == ENTRY_CLAIMED) {
+		manager->claimed_count += one;
+	}
+}
+
+static void list_remove(struct entry *entry)
+{
+	struct entry_list *list = &entry->pool->entries[entry->record.state];
+
+	*(entry->previous != NULL ? &entry->previous->next : &list->first) = entry->next;
+	*(entry->next != NULL ? &entry->next->previous : &list->last) = entry->previous;
+	list->count--;
+	entry->next = NULL;
+	entry->previous = NULL;
+}
+
+void entry_place(struct entry *entry, enum entry_state state)
+{
+	struct entry_list *list = &entry->pool->entries[state];
+
+	count(entry, state, true);
+	entry->record.state = state;
+	entry->previous = list->last;
+	entry->next = NULL;
+	*(list->last != NULL ? &list->last->next : &list->first) = entry;
+	list->last = entry;
+	list->count++;
+}
+
+int entry_write(struct entry *entry, struct error *err)
+{
+	struct buffer line;
+	ssize_t put;
+	int fault = fault_point("sandbox.record");
+	int status = 0;
+
+	if (entry->state_fd < 0) {
+		return 0;
+	}
+	buffer_init(&line, STATE_LINE_MAX);
+	if (entry->state_torn) {
+		buffer_add(&line, "\n", 1);
+	}
+	if (!entry_record_format(&entry->record, &line)) {
+		status = error_set(
+			err, ERROR_LIMIT, "the state of %s is too long", entry->record.id);
+	} else {
+		put = fault != 0 ? -1 : write(entry->state_fd, line.data, line.length);
+		if (put < 0) {
+			status = error_sys(err, fault != 0 ? fault : errno, "write state of %s",
+				entry->record.id);
+		} else if ((size_t)put < line.length) {
+			entry->state_torn = true;
+			status = error_set(err, ERROR_NO_SPACE, "write state of %s: cut short",
+				entry->record.id);
+		} else {
+			entry->state_torn = false;
+		}
+	}
+	if (status < 0) {
+		error_hint(err, "the file system of %s may be full", entry->manager->config->run);
+	}
+	buffer_done(&line);
+	return status;
+}
+
+void entry_move(struct entry *entry, enum entry_state state)
+{
+	enum entry_state from = entry->record.state;
+
+	assert(entry_state_may_follow(from, state));
+	count(entry, from, false);
+	list_remove(entry);
+	if (state != ENTRY_GONE) {
+		entry_place(entry, state);
+	}
+	entry->record.state = state;
+	log_debug("sandbox.state", "sandbox", entry->record.id, "environment", entry->pool->name,
+		"from", entry_state_name(from), "to", entry_state_name(state));
+	manager_dirty(entry->manager);
+}
+
+int entry_set_state(struct entry *entry, enum entry_state state, struct error *err)
+{
+	enum entry_state from = entry->record.state;
+	int status;
+
+	assert(entry_state_may_follow(from, state));
+	entry->record.state = state;
+	status = entry_write(entry, err);
+	entry->record.state = from;
+	if (status < 0) {
+		return status;
+	}
+	entry_move(entry, state);
+	return 0;
+}
+
+int entry_files_open(struct entry *entry, struct error *err)
+{
+	int dir_fd = entry->manager->sandboxes_fd;
+	CLEANUP(close_p) int folder = -1;
+	struct stat stat;
+
+	if (mkdirat(dir_fd, entry->record.id, 0700) < 0 && errno != EEXIST) {
+		return error_sys(err, errno, "mkdir %s/sandboxes/%s", entry->manager->config->run,
+			entry->record.id);
+	}
+	if ((folder = io_open(dir_fd, entry->record.id, O_PATH | O_DIRECTORY, 0, err)) < 0) {
+		return folder;
+	}
+	entry->state_fd = io_open(folder, "state", O_WRONLY | O_CREAT | O_APPEND, 0600, err);
+	if (entry->state_fd < 0) {
+		return -(int)err->kind;
+	}
+	entry->execs_fd = io_open(folder, "execs", O_WRONLY | O_CREAT | O_APPEND, 0600, err);
+	if (entry->execs_fd < 0) {
+		return -(int)err->kind;
+	}
+	entry->execs_bytes = fstat(entry->execs_fd, &stat) == 0 ? stat.st_size : 0;
+	return 0;
+}
+
+void entry_files_remove(struct entry *entry)
+{
+	struct error err = ERROR_INIT;
+
+	fd_done(&entry->state_fd);
+	fd_done(&entry->execs_fd);
+	if (io_remove_tree(entry->manager->sandboxes_fd, entry->record.id, &err) < 0) {
+		log_failure("sandbox.state_left", &err, "sandbox", entry->record.id);
+	}
+}
+
+bool entry_is_busy(const struct entry *entry)
+{
+	return entry->runs_running > 0 || entry->uses != NULL;
+}
+
+void entry_touch(struct entry *entry)
+{
+	int64_t now = clock_real_ms();
+
+	entry->record.last_active_ms = now;
+	if (entry->state_fd >= 0 && now - entry->touched_ms >= TOUCH_EVERY_MS) {
+		entry->touched_ms = now;
+		(void)futimens(entry->state_fd, NULL);
+	}
+}
+
+void entry_arm(struct entry *entry)
+{
+	int64_t at, left;
+
+	if (entry->record.state != ENTRY_CLAIMED) {
+		return;
+	}
+	at = entry_record_deadline(&entry->record, entry_is_busy(entry));
+	if (at == INT64_MAX) {
+		loop_timer_stop(entry->timer);
+		return;
+	}
+	left = at - clock_real_ms();
+	loop_timer_after(entry->timer, left < 0 ? 0 : left > ARM_MAX_MS ? ARM_MAX_MS : left);
+}
+
+int64_t entry_expires_ms(const struct entry *entry)
+{
+	int64_t at = entry_record_deadline(&entry->record, true);
+
+	return at == INT64_MAX ? 0 : at;
+}
+
+int entry_check_usable(const struct entry *entry, struct error *err)
+{
+	if (entry->record.state != ENTRY_CLAIMED) {
+		error_set(err, ERROR_CONFLICT, "sandbox %s is %s, not claimed", entry->record.id,
+			entry_state_name(entry->record.state));
+		return error_hint(err, "claim one with POST /v1/sandboxes or `hob create`");
+	}
+	if (entry->client == NULL) {
+		return error_set(
+			err, ERROR_UNAVAILABLE, "sandbox %s has lost its init", entry->record.id);
+	}
+	return 0;
+}
+
+void entry_use_begin(struct entry *entry, struct entry_use *use,
+	void (*lost)(struct entry_use *use, const struct error *err))
+{
+	*use = (struct entry_use){.entry = entry, .next = entry->uses, .lost = lost};
+	if (use->next != NULL) {
+		use->next->previous = use;
+	}
+	entry->uses = use;
+	entry_touch(entry);
+}
+
+void entry_use_end(struct entry_use *use)
+{
+	struct entry *entry = use->entry;
+
+	if (entry == NULL) {
+		return;
+	}
+	*(use->previous != NULL ? &use->previous->next : &entry->uses) = use->next;
+	if (use->next != NULL) {
+		use->next->previous = use->previous;
+	}
+	use->entry = NULL;
+	entry_touch(entry);
+	if (entry->record.state == ENTRY_CLAIMED) {
+		entry_arm(entry);
+	}
+}
+
+void entry_wait_begin(
+	struct entry *entry, struct entry_wait *wait, void (*gone)(struct entry_wait *))
+{
+	*wait = (struct entry_wait){.entry = entry, .next = entry->waits, .gone = gone};
+	entry->waits = wait;
+}
+
+void entry_wait_end(struct entry_wait *wait)
+{
+	struct entry_wait **at;
+
+	if (wait->entry == NULL) {
+		return;
+	}
+	for (at = &wait->entry->waits; *at != wait; at = &(*at)->next) {
+	}
+	*at = wait->next;
+	wait->entry = NULL;
+}

@@ -1,0 +1,109 @@
+/*
+ * A sandbox as the manager keeps it. A state is a list of its pool; entry_set_state moves it
+ * after the record is written, so that what a restarted hobd reads is never ahead of or behind what
+ * somebody was told. Commands (run.h) and requests that use a sandbox hang on it and are told when
+ * it goes.
+ */
+#ifndef HOB_POOL_ENTRY_H
+#define HOB_POOL_ENTRY_H
+
+#include "base/error.h"
+#include "pool/record.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct manager;
+struct pool;
+struct pool_image;
+struct loop_source;
+struct loop_timer;
+struct init_client;
+struct run;
+struct entry;
+
+struct entry_list {
+	struct entry *first, *last;
+	size_t count;
+};
+
+/* A request under way in a sandbox: it counts as activity. `lost` is called, after it was taken off
+ * the list, when the sandbox is released. */
+struct entry_use {
+	struct entry *entry; /* NULL: not in use */
+	struct entry_use *next, *previous;
+	void (*lost)(struct entry_use *use, const struct error *err);
+};
+
+/* Somebody who waits until a sandbox is really gone. */
+struct entry_wait {
+	struct entry *entry; /* NULL: not waiting */
+	struct entry_wait *next;
+	void (*gone)(struct entry_wait *wait);
+};
+
+struct entry {
+	struct manager *manager;
+	struct pool *pool;
+	struct pool_image *image; /* counted */
+	struct entry_record record;
+	struct entry *next, *previous; /* of its state's list */
+	struct entry *bucket_next;
+	int state_fd, execs_fd;
+	bool state_torn; /* the last append was cut short */
+	int64_t execs_bytes;
+	int pidfd;
+	struct loop_source *pidfd_source;
+	struct init_client *client;
+	struct loop_timer *timer; /* warming: time limit; claimed: deadline; releasing: retry */
+	int64_t requested_us; /* monotonic: when its creation was asked for */
+	/* Adoption: what it was, and becomes again with hob-init's hello; ENTRY_GONE: not adopted.
+	 */
+	enum entry_state adopt_as;
+	bool launching; /* the launcher's answer is still to come */
+	bool release_wanted; /* meanwhile somebody wanted it gone */
+	unsigned destroy_attempts;
+	const char *release_reason;
+	uint32_t next_exec;
+	struct run *runs;
+	size_t runs_running;
+	struct entry_use *uses;
+	struct entry_wait *waits;
+	int64_t touched_ms; /* when the state file's time was last moved on */
+};
+
+struct entry *entry_new(struct pool *pool, struct pool_image *image);
+/* It must be GONE or never have been anything. */
+void entry_free(struct entry *entry);
+
+/* Writes the record with the new state, then moves lists and logs. On failure nothing has changed.
+ */
+MUSTCHECK int entry_set_state(struct entry *entry, enum entry_state state, struct error *err);
+/* The same without the record: for what no restarted hobd needs to know. */
+void entry_move(struct entry *entry, enum entry_state state);
+/* Puts a new or adopted entry on its first list, without a transition. */
+void entry_place(struct entry *entry, enum entry_state state);
+/* Appends the record as it is now. */
+MUSTCHECK int entry_write(struct entry *entry, struct error *err);
+/* Opens (and makes) the files of <run>/sandboxes/<id>. */
+MUSTCHECK int entry_files_open(struct entry *entry, struct error *err);
+void entry_files_remove(struct entry *entry);
+
+bool entry_is_busy(const struct entry *entry);
+/* Somebody worked in it just now. */
+void entry_touch(struct entry *entry);
+/* Sets the timer of a claimed sandbox by its clocks. */
+void entry_arm(struct entry *entry);
+/* The clock that ends it first, real ms as `expires_at` shows it: idle apart. 0: never. */
+int64_t entry_expires_ms(const struct entry *entry);
+
+/* ERROR_CONFLICT unless it is claimed and answers. */
+MUSTCHECK int entry_check_usable(const struct entry *entry, struct error *err);
+void entry_use_begin(struct entry *entry, struct entry_use *use,
+	void (*lost)(struct entry_use *use, const struct error *err));
+void entry_use_end(struct entry_use *use); /* not in use: nothing */
+void entry_wait_begin(
+	struct entry *entry, struct entry_wait *wait, void (*gone)(struct entry_wait *));
+void entry_wait_end(struct entry_wait *wait);
+
+#endif

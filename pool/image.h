@@ -1,0 +1,45 @@
+/* An image as long as sandboxes stand on it or it is a head: read once from the catalog, leased so
+ * that nobody removes it, shared by count. */
+#ifndef HOB_POOL_IMAGE_H
+#define HOB_POOL_IMAGE_H
+
+#include "base/error.h"
+#include "snapshots/store.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct manager;
+
+struct pool_image {
+	struct manager *manager;
+	struct pool_image *next;
+	size_t users;
+	int64_t id;
+	char environment[65];
+	char commit[COMMIT_TEXT_SIZE];
+	int64_t created_ms;
+	struct layer *layers;
+	size_t layer_count;
+	/* Of the manifest. */
+	char **env;
+	char *user;
+	char *cwd;
+	/* Sandboxes under way on it, and claims that wait for one. */
+	size_t creating, waiting;
+};
+
+/* By "img-3", "3", or an environment's name (its head). ERROR_NOT_FOUND. Counted: pool_image_put.
+ */
+MUSTCHECK int pool_image_find(struct manager *manager, const char *name,
+	struct pool_image **ret_image, struct error *err);
+struct pool_image *pool_image_ref(struct pool_image *image);
+void pool_image_put(struct pool_image *image); /* NULL is fine */
+/* At start: exactly the images in use stay leased. */
+MUSTCHECK int pool_images_lease(struct manager *manager, struct error *err);
+
+/* What a manifest says, into env, user and cwd. ERROR_CORRUPT. */
+MUSTCHECK int manifest_parse(
+	const char *text, char ***ret_env, char **ret_user, char **ret_cwd, struct error *err);
+
+#endif

@@ -1,0 +1,420 @@
+/*
+ * An entry's way from the launcher's answer to hob-init's hello to its end. The launcher's callback
+ * holds the entry, so that one under creation is only marked (release_wanted) and goes once the
+ * answer is there; a slot is given back when the launcher says that nothing of the sandbox is left.
+ */
+#include "pool/lifecycle.h"
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/memory.h"
+#include "base/process.h"
+#include "pool/adopt.h"
+#include "pool/claim.h"
+#include "pool/image.h"
+#include "pool/manager.h"
+#include "pool/run.h"
+#include "pool/sandbox/sandbox.h"
+
+#include <stdio.h>
+
+/* From the launcher's answer to hob-init's hello: it has only to start. */
+#define WARM_TIMEOUT_MS 30000
+/* Destroying again after BUSY: quickly at first, then once a minute for as long as it takes. */
+#define DESTROY_RETRY_FIRST_MS 50
+#define DESTROY_RETRY_MAX_MS 60000
+#define DESTROY_ATTEMPTS_QUIET 6
+
+static void start_destroy(struct entry *entry);
+
+/* ---- the end ---- */
+
+static void entry_gone(struct entry *entry)
+{
+	struct manager *manager = entry->manager;
+	bool adopted = entry->adopt_as != ENTRY_GONE;
+
+	entry_move(entry, ENTRY_GONE);
+	entry_files_remove(entry);
+	slot_give_back(manager->slots, entry->record.slot);
+	manager_entry_remove(manager, entry);
+	log_info("sandbox.gone", "sandbox", entry->record.id, "environment", entry->pool->name,
+		"reason", entry->release_reason);
+	while (entry->waits != NULL) {
+		struct entry_wait *wait = entry->waits;
+
+		entry_wait_end(wait);
+		wait->gone(wait);
+	}
+	entry_free(entry);
+	if (adopted) {
+		manager_pending_done(manager);
+	}
+	manager_dirty(manager);
+}
+
+static void on_destroyed(void *context, const struct error *err)
+{
+	struct entry *entry = context;
+	int64_t delay = DESTROY_RETRY_FIRST_MS;
+
+	entry->launching = false;
+	if (err == NULL) {
+		entry_gone(entry);
+		return;
+	}
+	entry->destroy_attempts++;
+	if (entry->destroy_attempts >= DESTROY_ATTEMPTS_QUIET) {
+		log_failure("sandbox.not_gone", err, "sandbox", entry->record.id, "attempts",
+			entry->destroy_attempts);
+	}
+	for (unsigned i = 1; i < entry->destroy_attempts && delay < DESTROY_RETRY_MAX_MS; i++) {
+		delay *= 2;
+	}
+	loop_timer_after(entry->timer, delay < DESTROY_RETRY_MAX_MS ? delay : DESTROY_RETRY_MAX_MS);
+}
+
+static void start_destroy(struct entry *entry)
+{
+	entry->launching = true;
+	(void)fault_point("sandbox.destroy");
+	sandbox_destroy(entry->manager->launcher, entry->record.id, on_destroyed, entry);
+}
+
+/* Everything in it hears why it ends. */
+static void tell_lost(struct entry *entry)
+{
+	struct error err = ERROR_INIT;
+
+	error_set(&err, ERROR_UNAVAILABLE, "sandbox %s was released: %s", entry->record.id,
+		entry->release_reason);
+	while (entry->uses != NULL) {
+		struct entry_use *use = entry->uses;
+
+		entry_use_end(use);
+		use->lost(use, &err);
+	}
+	init_client_free(entry->client);
+	entry->client = NULL;
+	runs_drop(entry, &err);
+}
+
+void entry_release(struct entry *entry, const char *reason)
+{
+	struct error err = ERROR_INIT;
+
+	if (entry->record.state == ENTRY_RELEASING || entry->release_wanted) {
+		return;
+	}
+	entry->release_reason = reason;
+	log_info("sandbox.release", "sandbox", entry->record.id, "environment", entry->pool->name,
+		"state", entry_state_name(entry->record.state), "reason", reason);
+	if (entry->record.state == ENTRY_CREATING && entry->launching) {
+		entry->release_wanted = true;
+		return;
+	}
+	loop_timer_stop(entry->timer);
+	if (entry_set_state(entry, ENTRY_RELEASING, &err) < 0) {
+		/* It goes all the same: a restarted hobd would find it dead and finish this. */
+		log_failure("sandbox.record_failed", &err, "sandbox", entry->record.id);
+		entry_move(entry, ENTRY_RELEASING);
+	}
+	tell_lost(entry);
+	loop_source_free(entry->pidfd_source);
+	entry->pidfd_source = NULL;
+	fd_done(&entry->pidfd);
+	start_destroy(entry);
+}
+
+/* ---- failures on the way ---- */
+
+static void creation_failed(struct entry *entry, const struct error *err)
+{
+	struct pool *pool = entry->pool;
+
+	log_failure("sandbox.create_failed", err, "sandbox", entry->record.id, "environment",
+		pool->name);
+	if (entry->adopt_as == ENTRY_GONE) {
+		pool_failed(pool, err);
+		claims_creation_failed(pool, entry->image, err);
+	}
+	entry_release(entry, "creation failed");
+}
+
+static void on_pidfd(void *context, uint32_t events)
+{
+	struct entry *entry = context;
+	struct error err = ERROR_INIT;
+
+	(void)events;
+	switch (entry->record.state) {
+	case ENTRY_CREATING:
+	case ENTRY_WARMING:
+		error_set(&err, ERROR_FAILED, "sandbox %s died before it was ready",
+			entry->record.id);
+		creation_failed(entry, &err);
+		return;
+	case ENTRY_READY:
+		entry->pool->died++;
+		entry_release(entry, "died while ready");
+		return;
+	case ENTRY_CLAIMED:
+		entry_release(entry, "its init died");
+		return;
+	case ENTRY_RELEASING:
+	case ENTRY_GONE:
+	case ENTRY_STATES:
+		break;
+	}
+	loop_source_free(entry->pidfd_source);
+	entry->pidfd_source = NULL;
+}
+
+int entry_watch(struct entry *entry, int pidfd, struct error *err)
+{
+	entry->pidfd = pidfd;
+	return loop_add_fd(
+		entry->manager->loop, pidfd, EPOLLIN, on_pidfd, entry, &entry->pidfd_source, err);
+}
+
+/* ---- from hello to ready ---- */
+
+static void entry_warm(struct entry *entry)
+{
+	struct error err = ERROR_INIT;
+
+	loop_timer_stop(entry->timer);
+	(void)fault_point("sandbox.warm");
+	if (entry_set_state(entry, ENTRY_READY, &err) < 0) {
+		creation_failed(entry, &err);
+		return;
+	}
+	log_info("sandbox.ready", "sandbox", entry->record.id, "environment", entry->pool->name,
+		"image", entry->record.image_id, "us", clock_mono_us() - entry->requested_us);
+	pool_recovered(entry->pool);
+	claims_serve(entry);
+}
+
+static void on_hello(void *context, const uint32_t *execs, size_t count)
+{
+	struct entry *entry = context;
+
+	if (entry->adopt_as != ENTRY_GONE) {
+		entry_adopted(entry, execs, count);
+	} else {
+		entry_warm(entry);
+	}
+}
+
+static void on_closed(void *context)
+{
+	struct entry *entry = context;
+	struct error err = ERROR_INIT;
+
+	init_client_free(entry->client);
+	entry->client = NULL;
+	if (entry->record.state == ENTRY_WARMING) {
+		error_set(&err, ERROR_UNAVAILABLE, "hob-init of %s closed its connection",
+			entry->record.id);
+		creation_failed(entry, &err);
+	} else {
+		if (entry->record.state == ENTRY_READY) {
+			entry->pool->died++;
+		}
+		entry_release(entry, "its init closed the connection");
+	}
+}
+
+int entry_connect(struct entry *entry, int control_fd, struct error *err)
+{
+	static const struct init_client_events events = {.ready = on_hello, .closed = on_closed};
+
+	loop_timer_after(entry->timer, WARM_TIMEOUT_MS);
+	return init_client_new(
+		entry->manager->loop, control_fd, &events, entry, &entry->client, err);
+}
+
+static int read_start_time(struct entry *entry, struct error *err)
+{
+	return process_start_time(entry->record.pid, &entry->record.pid_start, err);
+}
+
+static void on_created(
+	void *context, const struct sandbox_created *created, const struct error *err)
+{
+	struct entry *entry = context;
+	struct error failure = ERROR_INIT;
+	int fd;
+
+	entry->launching = false;
+	if (err != NULL) {
+		creation_failed(entry, err);
+		return;
+	}
+	if (entry->release_wanted) {
+		CLEANUP(close_p) int pidfd = created->pidfd;
+		CLEANUP(close_p) int control_fd = created->control_fd;
+
+		entry->release_wanted = false;
+		entry_release(entry, entry->release_reason);
+		return;
+	}
+	(void)fault_point("sandbox.created");
+	entry->record.pid = created->pid;
+	fd = created->control_fd;
+	if (entry_watch(entry, created->pidfd, &failure) < 0 ||
+		read_start_time(entry, &failure) < 0 ||
+		entry_set_state(entry, ENTRY_WARMING, &failure) < 0) {
+		close(fd);
+		creation_failed(entry, &failure);
+		return;
+	}
+	if (entry_connect(entry, fd, &failure) < 0) {
+		creation_failed(entry, &failure);
+	}
+}
+
+static int prepare(struct entry *entry, struct error *err)
+{
+	struct entry_record *record = &entry->record;
+	int status;
+
+	if ((status = slot_take(entry->manager->slots, &record->slot, err)) < 0) {
+		return status;
+	}
+	do {
+		id_random(record->id, SANDBOX_ID_PREFIX);
+	} while (manager_entry(entry->manager, record->id) != NULL);
+	record->created_ms = clock_real_ms();
+	record->state = ENTRY_CREATING;
+	if ((status = entry_files_open(entry, err)) < 0 || (status = entry_write(entry, err)) < 0) {
+		entry_files_remove(entry);
+		slot_give_back(entry->manager->slots, record->slot);
+		return status;
+	}
+	return 0;
+}
+
+void entry_create(struct pool *pool, struct pool_image *image)
+{
+	struct manager *manager = pool->manager;
+	struct entry *entry = entry_new(pool, image);
+	struct sandbox_spec spec = {.kind = SANDBOX_SESSION,
+		.id = entry->record.id,
+		.hostname = pool->name,
+		.layers = image->layers,
+		.layer_count = image->layer_count};
+	struct error err = ERROR_INIT;
+
+	if (prepare(entry, &err) < 0) {
+		log_failure("sandbox.create_failed", &err, "environment", pool->name);
+		entry->record.state = ENTRY_GONE;
+		entry_free(entry);
+		pool_failed(pool, &err);
+		claims_creation_failed(pool, image, &err);
+		return;
+	}
+	if (pool->conf != NULL) {
+		spec.limits = (struct sandbox_limits){.cpu_millis = pool->conf->limits.cpu_millis,
+			.memory_bytes = pool->conf->limits.memory_bytes,
+			.pids = pool->conf->limits.pids};
+	}
+	spec.slot = entry->record.slot;
+	entry->requested_us = clock_mono_us();
+	entry_place(entry, ENTRY_CREATING);
+	manager_entry_add(manager, entry);
+	entry->launching = true;
+	(void)fault_point("sandbox.create");
+	sandbox_create(manager->launcher, &spec, on_created, entry);
+}
+
+/* ---- clocks ---- */
+
+static void check_deadline(struct entry *entry)
+{
+	bool busy = entry_is_busy(entry);
+	int64_t at = entry_record_deadline(&entry->record, busy);
+
+	if (at > clock_real_ms()) {
+		entry_arm(entry);
+		return;
+	}
+	entry_release(entry, entry_record_deadline_name(&entry->record, busy));
+}
+
+void entry_on_timer(void *context)
+{
+	struct entry *entry = context;
+	struct error err = ERROR_INIT;
+
+	switch (entry->record.state) {
+	case ENTRY_WARMING:
+		error_set(&err, ERROR_TIMEOUT, "sandbox %s: no hello of its init within %d s",
+			entry->record.id, WARM_TIMEOUT_MS / 1000);
+		creation_failed(entry, &err);
+		break;
+	case ENTRY_CLAIMED:
+		check_deadline(entry);
+		break;
+	case ENTRY_RELEASING:
+		start_destroy(entry);
+		break;
+	case ENTRY_CREATING:
+	case ENTRY_READY:
+	case ENTRY_GONE:
+	case ENTRY_STATES:
+		break;
+	}
+}
+
+/* ---- what has only a name ---- */
+
+struct orphan {
+	struct manager *manager;
+	char id[ID_SIZE];
+	struct loop_timer *timer;
+	unsigned attempts;
+};
+
+static void on_orphan_destroyed(void *context, const struct error *err);
+
+static void orphan_try(void *context)
+{
+	struct orphan *orphan = context;
+
+	sandbox_destroy(orphan->manager->launcher, orphan->id, on_orphan_destroyed, orphan);
+}
+
+static void on_orphan_destroyed(void *context, const struct error *err)
+{
+	struct orphan *orphan = context;
+	struct error failure = ERROR_INIT;
+
+	if (err != NULL && ++orphan->attempts < DESTROY_ATTEMPTS_QUIET) {
+		loop_timer_after(orphan->timer, DESTROY_RETRY_FIRST_MS << orphan->attempts);
+		return;
+	}
+	if (err != NULL) {
+		log_failure("sandbox.orphan_left", err, "sandbox", orphan->id);
+	} else if (io_remove_tree(orphan->manager->sandboxes_fd, orphan->id, &failure) < 0) {
+		log_failure("sandbox.state_left", &failure, "sandbox", orphan->id);
+	} else {
+		log_info("sandbox.orphan_gone", "sandbox", orphan->id);
+	}
+	manager_pending_done(orphan->manager);
+	loop_timer_free(orphan->timer);
+	free(orphan);
+}
+
+void orphan_destroy(struct manager *manager, const char *id)
+{
+	struct orphan *orphan = xcalloc(1, sizeof(*orphan));
+
+	orphan->manager = manager;
+	snprintf(orphan->id, sizeof(orphan->id), "%s", id);
+	orphan->timer = loop_timer_new(manager->loop, orphan_try, orphan);
+	manager->pending++;
+	orphan_try(orphan);
+}

@@ -1,0 +1,30 @@
+/* Making and ending sandboxes: what happens between the states of an entry. */
+#ifndef HOB_POOL_LIFECYCLE_H
+#define HOB_POOL_LIFECYCLE_H
+
+#include "base/error.h"
+#include "pool/entry.h"
+
+struct manager;
+struct pool;
+struct pool_image;
+
+/* Asks the launcher for one; it becomes ready, or a waiting claim's, later. A failure that comes at
+ * once is dealt with like one that comes later. */
+void entry_create(struct pool *pool, struct pool_image *image);
+/* Ends it: commands and requests in it fail with a message that names `reason` (a literal), the
+ * launcher destroys it, its files go. May be called again. */
+void entry_release(struct entry *entry, const char *reason);
+/* Connects to hob-init; the entry waits for its hello. Takes control_fd. */
+MUSTCHECK int entry_connect(struct entry *entry, int control_fd, struct error *err);
+/* Watches the process; takes pidfd. */
+MUSTCHECK int entry_watch(struct entry *entry, int pidfd, struct error *err);
+/* The timer of entry.h. */
+void entry_on_timer(void *context);
+
+/* Destroys what no record tells of, only by id, and counts it in manager->pending meanwhile. */
+void orphan_destroy(struct manager *manager, const char *id);
+/* One thing less to wait for at start. */
+void manager_pending_done(struct manager *manager);
+
+#endif

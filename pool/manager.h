@@ -1,0 +1,130 @@
+/*
+ * The pool's one state: environments with their sandboxes, shared by the files of this folder. The
+ * loop's thread alone touches it. A handler changes it and calls manager_dirty; the reconciler then
+ * runs once at the end of the loop's turn.
+ *
+ * The catalog (sqlite) is read here when hobd starts, when a head or an environment's file changes,
+ * when a claim names an image that no sandbox stands on, when a build starts or ends, and for the
+ * requests that show images and builds. It is written (a lease) only when the first sandbox of an
+ * image is about to be made or the last one is gone; never per claim, command or sandbox.
+ */
+#ifndef HOB_POOL_MANAGER_H
+#define HOB_POOL_MANAGER_H
+
+#include "base/error.h"
+#include "configs/config.h"
+#include "configs/environment.h"
+#include "pool/entry.h"
+#include "pool/plan.h"
+#include "pool/sandbox/slots.h"
+#include "snapshots/store.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct loop;
+struct loop_timer;
+struct loop_source;
+struct launcher;
+struct claim;
+
+#define LEASE_HOLDER "hobd"
+#define ENTRY_BUCKETS 1024
+
+/* Why a claim was cold. */
+enum cold_reason {
+	COLD_NONE,
+	COLD_EMPTY, /* nobody was ready */
+	COLD_STALE, /* only sandboxes of an older image were */
+	COLD_MISMATCH, /* it asked for an image that the pool does not hold */
+	COLD_DRAINING, /* the environment's file is gone */
+	COLD_OVER_LIMIT, /* a limit keeps the pool below its target */
+	COLD_FAILED, /* the pool cannot make any at the moment */
+	COLD_REASONS
+};
+const char *cold_reason_name(enum cold_reason reason);
+
+/* An environment: its file, its head, its sandboxes by state. Outlives its file while it has some.
+ */
+struct pool {
+	struct manager *manager;
+	struct pool *next; /* by name */
+	char name[NAME_MAX_LENGTH + 1];
+	struct environment *conf; /* the list's; NULL: draining */
+	struct pool_image *head; /* counted; NULL: never built */
+	struct entry_list entries[ENTRY_STATES];
+	struct claim *claims_first, *claims_last; /* waiting, oldest first */
+	uint64_t hits, misses[COLD_REASONS], died;
+	bool capped;
+	/* Failing creations. */
+	unsigned attempts; /* in a row; 0: fine */
+	int64_t failing_since_ms;
+	int64_t retry_at_ms; /* monotonic */
+	struct error failure;
+	/* Builds. */
+	bool build_queued, build_running;
+	int64_t build_started_ms; /* the last one that hobd started */
+	int build_pidfd;
+	struct loop_source *build_source;
+};
+
+struct manager {
+	const struct config *config;
+	struct loop *loop;
+	struct launcher *launcher;
+	struct store *store;
+	struct slot_set *slots;
+	int sandboxes_fd; /* <run>/sandboxes */
+	int64_t started_ms;
+	struct pool *pools;
+	struct pool_image *images;
+	struct entry *buckets[ENTRY_BUCKETS];
+	size_t entry_count; /* every one that is not gone */
+	size_t ready_count, claimed_count, creating_count;
+	struct environment_list environments;
+	/* Start: nothing is created before what the last hobd left is adopted or destroyed. */
+	size_t pending;
+	bool started, stopping;
+	bool leaving; /* clients are let go, but their commands go on for the next hobd */
+	bool closing; /* leases outlive this process */
+	void (*on_started)(void *context);
+	void (*on_stopped)(void *context);
+	void *context;
+	struct loop_timer *turn_timer, *retry_timer, *build_timer, *reload_timer;
+	int watch_fd;
+	struct loop_source *watch_source;
+	int watch_environments, watch_heads;
+	int64_t builds_running;
+};
+
+/* Loads environments, adopts what is there, then calls on_started from the loop. Everything passed
+ * in stays the caller's and outlives the manager. */
+MUSTCHECK int manager_open(const struct config *config, struct loop *loop,
+	struct launcher *launcher, struct store *store, void (*on_started)(void *context),
+	void *context, struct manager **ret_manager, struct error *err);
+/* Destroys every sandbox, then calls on_stopped. */
+void manager_stop_sandboxes(struct manager *manager, void (*on_stopped)(void *context));
+/* Forgets everything; sandboxes go on. */
+void manager_close(struct manager *manager);
+
+/* The reconciler runs at the end of this turn of the loop. */
+void manager_dirty(struct manager *manager);
+void manager_reconcile(struct manager *manager); /* reconcile.c */
+
+/* NULL: no such sandbox. */
+struct entry *manager_entry(const struct manager *manager, const char *id);
+void manager_entry_add(struct manager *manager, struct entry *entry);
+void manager_entry_remove(struct manager *manager, struct entry *entry);
+
+/* NULL: unknown. */
+struct pool *manager_pool(const struct manager *manager, const char *name);
+/* Makes one when there is none. */
+struct pool *manager_pool_add(struct manager *manager, const char *name);
+/* Frees those that have neither a file nor sandboxes nor claims. */
+void manager_pools_sweep(struct manager *manager);
+/* Looks the head up in the catalog; a new one resets the back-off. */
+void pool_head_refresh(struct pool *pool);
+void pool_failed(struct pool *pool, const struct error *err);
+void pool_recovered(struct pool *pool);
+
+#endif

@@ -1,0 +1,130 @@
+/* The reconciler: compares each pool with its plan and moves it one step. Every step changes a
+ * state or ends a creation, which makes the manager dirty again, so that steps follow until nothing
+ * is left to do; only waiting out a back-off needs a timer. */
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "pool/claim.h"
+#include "pool/image.h"
+#include "pool/lifecycle.h"
+#include "pool/manager.h"
+
+/* Creations begun in one turn of the loop: claims that arrive meanwhile wait for no more than
+ * these. */
+#define CREATES_PER_TURN 4
+
+static int64_t count_ready_head(const struct pool *pool)
+{
+	int64_t count = 0;
+
+	for (const struct entry *entry = pool->entries[ENTRY_READY].first; entry != NULL;
+		entry = entry->next) {
+		count += entry->image == pool->head;
+	}
+	return count;
+}
+
+static struct pool_view view_of(const struct pool *pool, int64_t now_ms)
+{
+	const struct manager *manager = pool->manager;
+	int64_t creating = 0;
+	struct pool_view view = {
+		.draining = pool->conf == NULL,
+		.has_head = pool->head != NULL,
+		.ready_head = count_ready_head(pool),
+		.claimed = (int64_t)pool->entries[ENTRY_CLAIMED].count,
+		.machine_total = (int64_t)manager->entry_count,
+		.machine_max = manager->config->max_sandboxes,
+		.machine_creating = (int64_t)manager->creating_count,
+		.backing_off = pool->attempts > 0 && now_ms < pool->retry_at_ms,
+	};
+
+	if (pool->conf != NULL) {
+		view.target = pool->conf->pool_min;
+		view.max = pool->conf->pool_max;
+	}
+	view.ready_stale = (int64_t)pool->entries[ENTRY_READY].count - view.ready_head;
+	if (pool->head != NULL) {
+		view.creating_head = (int64_t)pool->head->creating;
+		view.waiting_head = (int64_t)pool->head->waiting;
+	}
+	creating =
+		(int64_t)(pool->entries[ENTRY_CREATING].count + pool->entries[ENTRY_WARMING].count);
+	view.creating_other = creating > view.creating_head ? creating - view.creating_head : 0;
+	return view;
+}
+
+/* Oldest first. */
+static void retire(struct pool *pool, bool stale, int64_t wanted, const char *reason)
+{
+	struct entry *entry = pool->entries[ENTRY_READY].first;
+
+	while (entry != NULL && wanted > 0) {
+		struct entry *next = entry->next;
+
+		if ((entry->image != pool->head) == stale) {
+			entry_release(entry, reason);
+			wanted--;
+		}
+		entry = next;
+	}
+}
+
+static void pool_reconcile(struct pool *pool, int64_t now_ms, int64_t *left)
+{
+	struct pool_view view;
+	struct pool_plan plan;
+
+	claims_provide(pool);
+	view = view_of(pool, now_ms);
+	plan = pool_plan_make(&view);
+	pool->capped = plan.capped;
+	retire(pool, true, plan.retire_stale,
+		view.draining ? "its environment is gone" : "a newer image is there");
+	retire(pool, false, plan.retire_ready,
+		view.draining ? "its environment is gone" : "more than pool.min were ready");
+	for (; plan.create > 0 && *left > 0; plan.create--, *left -= 1) {
+		unsigned attempts = pool->attempts;
+
+		entry_create(pool, pool->head);
+		if (pool->attempts > attempts) {
+			break;
+		}
+	}
+	if (plan.create > 0 && *left == 0) {
+		manager_dirty(pool->manager);
+	}
+}
+
+static int64_t next_retry_ms(const struct manager *manager)
+{
+	int64_t at = INT64_MAX;
+
+	for (const struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		if (pool->attempts > 0 && pool->conf != NULL && pool->retry_at_ms < at) {
+			at = pool->retry_at_ms;
+		}
+	}
+	return at;
+}
+
+void manager_reconcile(struct manager *manager)
+{
+	int64_t now_ms = clock_mono_ms();
+	int64_t left = CREATES_PER_TURN;
+	int64_t retry_ms;
+
+	if (!manager->started || manager->stopping) {
+		return;
+	}
+	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		pool_reconcile(pool, now_ms, &left);
+	}
+	manager_pools_sweep(manager);
+	retry_ms = next_retry_ms(manager);
+	if (retry_ms == INT64_MAX || retry_ms <= now_ms) {
+		loop_timer_stop(manager->retry_timer);
+	} else {
+		loop_timer_at(manager->retry_timer, retry_ms);
+	}
+}

@@ -1,0 +1,305 @@
+/* State lines and exec lines. A line is written whole or not at all as far as the reader is
+ * concerned: what has no '\n' does not count, and a line after a torn one starts with its own '\n'.
+ */
+#include "pool/record.h"
+
+#include "base/memory.h"
+
+#include <inttypes.h>
+
+#define RECORD_VERSION 1
+
+static const char *const state_names[] = {
+	[ENTRY_CREATING] = "creating",
+	[ENTRY_WARMING] = "warming",
+	[ENTRY_READY] = "ready",
+	[ENTRY_CLAIMED] = "claimed",
+	[ENTRY_RELEASING] = "releasing",
+	[ENTRY_GONE] = "gone",
+};
+_Static_assert(ARRAY_SIZE(state_names) == ENTRY_STATES, "every state has a name");
+
+/* Adoption goes through WARMING too: a sandbox is its old self once hob-init said hello again. */
+static const bool transitions[ENTRY_STATES][ENTRY_STATES] = {
+	[ENTRY_CREATING] = {[ENTRY_WARMING] = true, [ENTRY_RELEASING] = true},
+	[ENTRY_WARMING] = {[ENTRY_READY] = true, [ENTRY_CLAIMED] = true, [ENTRY_RELEASING] = true},
+	[ENTRY_READY] = {[ENTRY_CLAIMED] = true, [ENTRY_RELEASING] = true},
+	[ENTRY_CLAIMED] = {[ENTRY_RELEASING] = true},
+	[ENTRY_RELEASING] = {[ENTRY_GONE] = true},
+};
+
+const char *entry_state_name(enum entry_state state)
+{
+	return state_names[state];
+}
+
+bool entry_state_from_name(const char *name, enum entry_state *ret_state)
+{
+	for (size_t i = 0; i < ENTRY_STATES; i++) {
+		if (streq(state_names[i], name)) {
+			*ret_state = (enum entry_state)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool entry_state_may_follow(enum entry_state from, enum entry_state to)
+{
+	return transitions[from][to];
+}
+
+void entry_record_done(struct entry_record *record)
+{
+	strv_free(record->env);
+	json_decref(record->metadata);
+	record->env = NULL;
+	record->metadata = NULL;
+}
+
+static json_t *json_from_strv(char *const *list)
+{
+	json_t *array = json_array();
+
+	for (; list != NULL && *list != NULL; list++) {
+		json_array_append_new(array, json_string(*list));
+	}
+	return array;
+}
+
+bool entry_record_format(const struct entry_record *record, struct buffer *line)
+{
+	CLEANUP(json_decref_p)
+	json_t *json = json_pack(
+		"{s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "v",
+		RECORD_VERSION, "id", record->id, "state", entry_state_name(record->state),
+		"environment", record->environment, "image", (json_int_t)record->image_id, "slot",
+		(json_int_t)record->slot, "pid", (json_int_t)record->pid, "pid_start",
+		(json_int_t)record->pid_start, "created_ms", (json_int_t)record->created_ms,
+		"claimed_ms", (json_int_t)record->claimed_ms, "expires_ms",
+		(json_int_t)record->expires_ms, "age_limit_ms", (json_int_t)record->age_limit_ms,
+		"idle_ms", (json_int_t)record->idle_ms, "last_active_ms",
+		(json_int_t)record->last_active_ms);
+	CLEANUP(free_p) char *text = NULL;
+	size_t before = line->length;
+
+	if (record->env != NULL) {
+		json_object_set_new(json, "env", json_from_strv(record->env));
+	}
+	if (record->metadata != NULL) {
+		json_object_set(json, "metadata", record->metadata);
+	}
+	text = json_text(json);
+	if (!buffer_add_str(line, text)) {
+		return false;
+	}
+	if (!buffer_add(line, "\n", 1)) {
+		line->length = before;
+		return false;
+	}
+	return true;
+}
+
+static int read_numbers(const json_t *json, struct entry_record *record, struct error *err)
+{
+	int64_t slot = -1, pid = 0, pid_start = 0;
+	const struct {
+		const char *key;
+		int64_t lowest, highest;
+		int64_t *to;
+	} rows[] = {
+		{"image", 1, INT64_MAX, &record->image_id},
+		{"slot", 0, UINT32_MAX, &slot},
+		{"pid", 0, INT32_MAX, &pid},
+		{"pid_start", 0, INT64_MAX, &pid_start},
+		{"created_ms", 1, INT64_MAX, &record->created_ms},
+		{"claimed_ms", 0, INT64_MAX, &record->claimed_ms},
+		{"expires_ms", 0, INT64_MAX, &record->expires_ms},
+		{"age_limit_ms", 0, INT64_MAX, &record->age_limit_ms},
+		{"idle_ms", 0, INT64_MAX, &record->idle_ms},
+		{"last_active_ms", 0, INT64_MAX, &record->last_active_ms},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		int status = json_get_int(
+			json, rows[i].key, rows[i].lowest, rows[i].highest, rows[i].to, err);
+
+		if (status < 0) {
+			return status;
+		}
+	}
+	if (slot < 0 || record->image_id == 0 || record->created_ms == 0) {
+		return error_set(err, ERROR_CORRUPT, "slot, image or created_ms is missing");
+	}
+	record->slot = (uint32_t)slot;
+	record->pid = (pid_t)pid;
+	record->pid_start = (uint64_t)pid_start;
+	return 0;
+}
+
+static int read_names(const json_t *json, struct entry_record *record, struct error *err)
+{
+	const char *id = "", *state = "", *environment = "";
+	int status;
+
+	if ((status = json_get_str(json, "id", &id, err)) < 0 ||
+		(status = json_get_str(json, "state", &state, err)) < 0 ||
+		(status = json_get_str(json, "environment", &environment, err)) < 0) {
+		return status;
+	}
+	if (!name_is_valid(id) || strlen(id) >= ID_SIZE || !name_is_valid(environment)) {
+		return error_set(err, ERROR_CORRUPT, "no valid id or environment");
+	}
+	if (!entry_state_from_name(state, &record->state)) {
+		return error_set(err, ERROR_CORRUPT, "unknown state \"%s\"", state);
+	}
+	memcpy(record->id, id, strlen(id) + 1);
+	memcpy(record->environment, environment, strlen(environment) + 1);
+	return 0;
+}
+
+static int read_claim(const json_t *json, struct entry_record *record, struct error *err)
+{
+	json_t *env = json_object_get(json, "env");
+	json_t *metadata = json_object_get(json, "metadata");
+	json_t *item;
+	size_t i;
+
+	if ((env != NULL && !json_is_array(env)) ||
+		(metadata != NULL && !json_is_object(metadata))) {
+		return error_set(err, ERROR_CORRUPT, "env or metadata has the wrong type");
+	}
+	json_array_foreach (env, i, item) {
+		if (!json_is_string(item)) {
+			return error_set(err, ERROR_CORRUPT, "env holds something other than text");
+		}
+		strv_add(&record->env, json_string_value(item));
+	}
+	record->metadata = json_incref(metadata);
+	return 0;
+}
+
+int entry_record_parse(
+	const char *line, size_t length, struct entry_record *ret_record, struct error *err)
+{
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	struct entry_record record = {.state = ENTRY_GONE};
+	int64_t version = 0;
+	int status;
+
+	if ((status = json_parse_object(line, length, &json, err)) < 0 ||
+		(status = json_get_int(json, "v", 0, INT64_MAX, &version, err)) < 0) {
+		err->kind = ERROR_CORRUPT;
+		return -ERROR_CORRUPT;
+	}
+	if (version != RECORD_VERSION) {
+		return error_set(err, ERROR_CORRUPT,
+			"state version %" PRId64 ", this hobd knows %d", version, RECORD_VERSION);
+	}
+	if ((status = read_names(json, &record, err)) < 0 ||
+		(status = read_numbers(json, &record, err)) < 0 ||
+		(status = read_claim(json, &record, err)) < 0) {
+		entry_record_done(&record);
+		err->kind = ERROR_CORRUPT;
+		return -ERROR_CORRUPT;
+	}
+	*ret_record = record;
+	return 0;
+}
+
+int entry_record_last(
+	const char *text, size_t length, struct entry_record *ret_record, struct error *err)
+{
+	while (length > 0 && text[length - 1] != '\n') {
+		length--;
+	}
+	while (length > 0) {
+		size_t end = length - 1, start = end;
+
+		while (start > 0 && text[start - 1] != '\n') {
+			start--;
+		}
+		if (end > start) {
+			return entry_record_parse(text + start, end - start, ret_record, err);
+		}
+		length = start; /* an empty line, put there to end a torn one */
+	}
+	return error_set(err, ERROR_CORRUPT, "no complete line");
+}
+
+int64_t entry_record_deadline(const struct entry_record *record, bool busy)
+{
+	int64_t at = INT64_MAX;
+
+	if (record->expires_ms > 0 && record->expires_ms < at) {
+		at = record->expires_ms;
+	}
+	if (record->age_limit_ms > 0 && record->age_limit_ms < at) {
+		at = record->age_limit_ms;
+	}
+	if (record->idle_ms > 0 && !busy && record->last_active_ms + record->idle_ms < at) {
+		at = record->last_active_ms + record->idle_ms;
+	}
+	return at;
+}
+
+const char *entry_record_deadline_name(const struct entry_record *record, bool busy)
+{
+	int64_t at = entry_record_deadline(record, busy);
+
+	if (at == record->expires_ms) {
+		return "timeout";
+	}
+	return at == record->age_limit_ms ? "max_age" : "idle";
+}
+
+void exec_record_format(const struct exec_record *record, struct buffer *line)
+{
+	CLEANUP(json_decref_p) json_t *argv = json_from_strv(record->argv);
+	CLEANUP(free_p) char *text = json_text(argv);
+
+	buffer_addf(line, "%" PRIu32 " %" PRId64 " %s\n", record->id, record->started_ms, text);
+}
+
+static void parse_exec_line(const char *line, size_t length,
+	void (*fn)(void *context, const struct exec_record *record), void *context)
+{
+	CLEANUP(free_p) char *copy = xstrndup(line, length);
+	CLEANUP(strv_free_p) char **argv = NULL;
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	json_t *item;
+	char *end = copy;
+	size_t i;
+	struct exec_record record;
+	unsigned long long id = strtoull(copy, &end, 10);
+	long long started;
+
+	if (end == copy || *end != ' ' || id == 0 || id > UINT32_MAX) {
+		return;
+	}
+	started = strtoll(end + 1, &end, 10);
+	json = *end == ' ' ? json_loads(end + 1, 0, NULL) : NULL;
+	if (!json_is_array(json)) {
+		return;
+	}
+	json_array_foreach (json, i, item) {
+		strv_add(&argv, json_is_string(item) ? json_string_value(item) : "");
+	}
+	record = (struct exec_record){.id = (uint32_t)id, .started_ms = started, .argv = argv};
+	fn(context, &record);
+}
+
+void exec_records_parse(const char *text, size_t length,
+	void (*fn)(void *context, const struct exec_record *record), void *context)
+{
+	while (length > 0) {
+		const char *end = memchr(text, '\n', length);
+
+		if (end == NULL) {
+			return;
+		}
+		parse_exec_line(text, (size_t)(end - text), fn, context);
+		length -= (size_t)(end - text) + 1;
+		text = end + 1;
+	}
+}

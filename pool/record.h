@@ -1,0 +1,82 @@
+/*
+ * What hobd writes down about a sandbox so that the next hobd can adopt it: one JSON line appended
+ * to <run>/sandboxes/<id>/state per change (the last complete line counts), and one line per
+ * started command in `execs` beside it. Pure text in and out; files are lifecycle.c's and
+ * adopt.c's.
+ */
+#ifndef HOB_POOL_RECORD_H
+#define HOB_POOL_RECORD_H
+
+#include "base/buffer.h"
+#include "base/io.h"
+#include "base/json.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* A sandbox's life. GONE is never written: its folder is removed instead. */
+enum entry_state {
+	ENTRY_CREATING, /* the launcher was asked */
+	ENTRY_WARMING, /* it runs; hob-init has not said hello yet */
+	ENTRY_READY, /* nobody's; may be claimed */
+	ENTRY_CLAIMED, /* somebody's; never goes back to the pool */
+	ENTRY_RELEASING, /* the launcher was asked to destroy it, perhaps more than once */
+	ENTRY_GONE, /* nothing of it is left */
+	ENTRY_STATES
+};
+
+const char *entry_state_name(enum entry_state state);
+bool entry_state_from_name(const char *name, enum entry_state *ret_state);
+/* The table of allowed transitions. */
+bool entry_state_may_follow(enum entry_state from, enum entry_state to);
+
+/* The part of a sandbox that outlives hobd. Times are real, ms; 0 is "not yet" or "never". */
+struct entry_record {
+	char id[ID_SIZE];
+	enum entry_state state;
+	char environment[NAME_MAX_LENGTH + 1];
+	int64_t image_id;
+	uint32_t slot;
+	pid_t pid;
+	uint64_t pid_start; /* of /proc/<pid>/stat: tells a reused pid */
+	int64_t created_ms;
+	int64_t claimed_ms;
+	int64_t expires_ms; /* as the claim or POST …/timeout asked */
+	int64_t age_limit_ms; /* the environment's max_age, from the claim on */
+	int64_t idle_ms;
+	int64_t last_active_ms;
+	char **env; /* of the claim; NULL: none */
+	json_t *metadata; /* of the claim; NULL: none */
+};
+
+void entry_record_done(struct entry_record *record);
+/* Appends the line with its '\n'. False when it passes the buffer's cap. */
+bool entry_record_format(const struct entry_record *record, struct buffer *line);
+/* One line, without '\n'. ERROR_CORRUPT. *ret_record is the caller's on success. */
+MUSTCHECK int entry_record_parse(
+	const char *line, size_t length, struct entry_record *ret_record, struct error *err);
+/* The last line of a state file that has its '\n'. ERROR_CORRUPT when there is none or it is bad.
+ */
+MUSTCHECK int entry_record_last(
+	const char *text, size_t length, struct entry_record *ret_record, struct error *err);
+
+/* The earliest of the clocks of a claimed sandbox, real ms; INT64_MAX: none. `busy`: a command or
+ * request is under way, so that the idle clock stands still. */
+int64_t entry_record_deadline(const struct entry_record *record, bool busy);
+/* Which clock that is, for logs and messages: "timeout", "max_age", "idle". */
+const char *entry_record_deadline_name(const struct entry_record *record, bool busy);
+
+/* A started command. */
+struct exec_record {
+	uint32_t id;
+	int64_t started_ms;
+	char **argv;
+};
+
+void exec_record_format(const struct exec_record *record, struct buffer *line);
+/* Calls `fn` for each well-formed line; a torn or foreign one is skipped. argv is lent. */
+void exec_records_parse(const char *text, size_t length,
+	void (*fn)(void *context, const struct exec_record *record), void *context);
+
+#endif

@@ -1,0 +1,23 @@
+/* What hobd does once, as root, before it becomes an ordinary user: folders, lock, socket, limits;
+ * and what it tells systemd. */
+#ifndef HOB_POOL_STARTUP_H
+#define HOB_POOL_STARTUP_H
+
+#include "base/error.h"
+
+struct config;
+
+/* Makes the store and run folders where they are missing, owned by config->user. */
+MUSTCHECK int startup_folders(const struct config *config, struct error *err);
+/* One hobd a run folder: ERROR_BUSY says which process holds it. Held until the descriptor closes.
+ */
+MUSTCHECK int startup_lock(const struct config *config, int *ret_fd, struct error *err);
+/* The listening socket: systemd's (LISTEN_FDS) or a new one at config->socket, 0660 for the group.
+ */
+MUSTCHECK int startup_socket(const struct config *config, int *ret_fd, struct error *err);
+/* As many descriptors as the machine allows, up to what max_sandboxes can need. */
+void startup_descriptors(const struct config *config);
+/* "READY=1" and the like to systemd, when it listens. */
+void startup_notify(const char *state);
+
+#endif
