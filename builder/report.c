@@ -14,8 +14,9 @@
 
 #define STAGE_SIZE 24
 #define DETAIL_SIZE 160
-#define LIVE_EVERY_MS 80 /* a person reads no faster, and a slow terminal must not slow the fetch  \
-			  */
+#define LIVE_EVERY_MS                                                                              \
+	80 /* a person reads no faster, and a slow terminal must not slow the fetch                \
+	    */
 
 struct report {
 	enum report_mode mode;
