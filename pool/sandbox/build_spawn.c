@@ -1,0 +1,77 @@
+/* Starts hob-build the way an operator would: the host's mounts, root, nothing of the launcher's.
+ */
+#include "pool/sandbox/launcher_server.h"
+
+#include "base/fault.h"
+#include "base/memory.h"
+
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+static _Noreturn void build_main(
+	const struct server *server, const char *environment, int report_fd)
+{
+	static char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+	static char locale[] = "LC_ALL=C.UTF-8", home[] = "HOME=/root";
+	static char json[] = "--json", config[] = "--config";
+	char *const variables[] = {path, locale, home, NULL};
+	char *arguments[] = {server->build_program, (char *)(uintptr_t)environment, json,
+		server->config_file != NULL ? config : NULL, server->config_file, NULL};
+	sigset_t none;
+	int null_fd, sys;
+
+	for (int number = 1; number < NSIG; number++) {
+		(void)signal(number, SIG_DFL);
+	}
+	sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	for (unsigned i = 0; i < RLIM_NLIMITS; i++) {
+		(void)setrlimit((__rlimit_resource_t)i, &server->limits[i]);
+	}
+	umask(022);
+	if (setsid() >= 0 && setns(server->means.places.host_mounts_fd, CLONE_NEWNS) == 0) {
+		null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (null_fd >= 0 && dup2(null_fd, 0) == 0 && dup2(null_fd, 1) == 1) {
+			execve(server->build_program, arguments, variables);
+		}
+	}
+	sys = errno;
+	(void)!write(report_fd, &sys, sizeof(sys));
+	_exit(127);
+}
+
+int build_spawn(const struct server *server, const char *environment, pid_t *ret_pid,
+	int *ret_pidfd, struct error *err)
+{
+	CLEANUP(close_p) int report = -1;
+	CLEANUP(close_p) int pidfd = -1;
+	struct clone_args args = {
+		.flags = CLONE_PIDFD, .exit_signal = SIGCHLD, .pidfd = (uint64_t)(uintptr_t)&pidfd};
+	int ends[2], sys = 0;
+	pid_t pid;
+
+	if (pipe2(ends, O_CLOEXEC) < 0) {
+		return error_sys(err, errno, "pipe");
+	}
+	report = ends[0];
+	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	if (pid == 0) {
+		build_main(server, environment, ends[1]);
+	}
+	sys = errno;
+	close(ends[1]);
+	if (pid < 0) {
+		return error_sys(err, sys, "clone3");
+	}
+	if (read(report, &sys, sizeof(sys)) == (ssize_t)sizeof(sys)) {
+		return error_sys(err, sys, "start %s", server->build_program);
+	}
+	*ret_pid = pid;
+	*ret_pidfd = steal_fd(&pidfd);
+	return 0;
+}

@@ -1,0 +1,347 @@
+/*
+ * The new process's half, from clone3 to the exec of hob-init: it is root in its own user namespace
+ * and nothing outside. It touches the image only beneath the overlay's descriptor, follows no link
+ * of it, and gives up what commands must not have before hob-init starts, so that nobody inside can
+ * have more. A failure is reported with its step and ends the process.
+ */
+#include "pool/sandbox/native.h"
+
+#include "base/memory.h"
+#include "pool/sandbox/init_protocol.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/keyctl.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+/* What root inside keeps, as container engines have it; the namespace bounds each of them. */
+static const unsigned kept_capabilities[] = {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH,
+	CAP_FOWNER, CAP_FSETID, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SETFCAP,
+	CAP_SYS_CHROOT, CAP_NET_BIND_SERVICE, CAP_NET_RAW};
+
+/* A memory shortage of the machine takes a sandbox before it takes a daemon. */
+#define OOM_SCORE "500"
+
+struct child {
+	const struct native_means *means;
+	const struct launcher_request *request;
+	int socket, control_fd;
+	int proc_fd, pts_fd, run_fd, shm_fd; /* own file systems, detached */
+	int received[IO_FDS_MAX];
+	struct native_parts parts;
+	int root_fd;
+};
+
+static _Noreturn void fail(const struct child *child, int sys, const char *step)
+{
+	struct native_failure failure = {.sys = sys};
+
+	snprintf(failure.step, sizeof(failure.step), "%s", step);
+	(void)!send(child->socket, &failure, sizeof(failure), MSG_NOSIGNAL);
+	_exit(1);
+}
+
+/* Most steps are one call that returns a negative number. */
+static void must(const struct child *child, long status, const char *step)
+{
+	if (status < 0) {
+		fail(child, errno, step);
+	}
+}
+
+static void become_root(const struct child *child)
+{
+	char mapped;
+
+	/* The end of the socket means that the launcher gave up, or died. */
+	if (recv(child->socket, &mapped, 1, 0) != 1) {
+		_exit(1);
+	}
+	must(child, setgroups(0, NULL), "setgroups");
+	must(child, setresgid(0, 0, 0), "setresgid");
+	must(child, setresuid(0, 0, 0), "setresuid");
+	if (child->request->kind == SANDBOX_BUILD) {
+		must(child, prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "prctl PDEATHSIG");
+	}
+	must(child, setsid(), "setsid");
+	must(child, syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL), "a keyring of its own");
+	must(child, sethostname(child->request->hostname, strlen(child->request->hostname)),
+		"sethostname");
+}
+
+static void oom_score_set(const struct child *child)
+{
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	must(child, fd < 0 ? -1 : write(fd, OOM_SCORE, strlen(OOM_SCORE)), "oom_score_adj");
+	close(fd);
+}
+
+static int mount_fresh(const struct child *child, const char *type, const char *const options[][2],
+	unsigned attributes)
+{
+	int fs = fsopen(type, FSOPEN_CLOEXEC), fd;
+
+	must(child, fs, type);
+	for (size_t i = 0; options[i][0] != NULL; i++) {
+		must(child, fsconfig(fs, FSCONFIG_SET_STRING, options[i][0], options[i][1], 0),
+			options[i][0]);
+	}
+	must(child, fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0), type);
+	fd = fsmount(fs, FSMOUNT_CLOEXEC, attributes);
+	must(child, fd, type);
+	close(fs);
+	return fd;
+}
+
+static void mount_own(struct child *child)
+{
+	static const char *const none[][2] = {{NULL, NULL}};
+	static const char *const pts[][2] = {
+		{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {NULL, NULL}};
+	static const char *const run[][2] = {{"mode", "0755"}, {NULL, NULL}};
+	static const char *const shm[][2] = {{"mode", "1777"}, {NULL, NULL}};
+
+	child->proc_fd = mount_fresh(
+		child, "proc", none, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	child->pts_fd = mount_fresh(child, "devpts", pts, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+	child->run_fd = mount_fresh(child, "tmpfs", run, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+	child->shm_fd = mount_fresh(child, "tmpfs", shm, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+}
+
+static void receive_parts(struct child *child)
+{
+	size_t count = 0;
+	ssize_t got = io_recv_fds(
+		child->socket, &child->parts, sizeof(child->parts), child->received, &count, 0);
+
+	if (got == 0) {
+		_exit(1);
+	}
+	if (got != (ssize_t)sizeof(child->parts) ||
+		count != 1 + child->parts.usr + child->parts.listen + child->parts.joins) {
+		fail(child, EPROTO, "receive the parts");
+	}
+}
+
+static void join_cgroups(const struct child *child)
+{
+	const int *fds = child->received + 1 + child->parts.usr + child->parts.listen;
+
+	for (size_t i = 0; i < child->parts.joins; i++) {
+		must(child, write(fds[i], "0", 1), "join a cgroup");
+	}
+	must(child, unshare(CLONE_NEWCGROUP), "make a cgroup namespace");
+}
+
+/* A copy of a mount of the launcher's namespace (ours is a copy of that). */
+static int clone_place(
+	const struct child *child, int dir_fd, const char *path, unsigned long attributes)
+{
+	struct mount_attr attr = {.attr_set = attributes};
+	int fd = open_tree(dir_fd, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+	must(child, fd, path);
+	must(child, mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)), path);
+	return fd;
+}
+
+/* A folder of the image to mount on, made if missing. A link in its place fails closed. */
+static int image_folder(const struct child *child, int dir_fd, const char *name)
+{
+	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+	char step[60];
+	long fd;
+
+	snprintf(step, sizeof(step), "the image's /%s must be a folder", name);
+	fd = syscall(SYS_openat2, dir_fd, name, &how, sizeof(how));
+	if (fd < 0 && errno == ENOENT) {
+		must(child, mkdirat(dir_fd, name, 0755), step);
+		fd = syscall(SYS_openat2, dir_fd, name, &how, sizeof(how));
+	}
+	must(child, fd, step);
+	return (int)fd;
+}
+
+static void attach(const struct child *child, int mount_fd, const char *name)
+{
+	int place = image_folder(child, child->root_fd, name);
+
+	must(child,
+		move_mount(
+			mount_fd, "", place, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH),
+		name);
+	close(place);
+	close(mount_fd);
+}
+
+/* Onto a name in a mount that we made ourselves, where there is nothing to be led astray by. */
+static void attach_in(const struct child *child, int mount_fd, int dir_fd, const char *name)
+{
+	must(child, move_mount(mount_fd, "", dir_fd, name, MOVE_MOUNT_F_EMPTY_PATH), name);
+	close(mount_fd);
+}
+
+static void mask_proc(const struct child *child)
+{
+	static const char *const files[] = {
+		"kcore", "keys", "timer_list", "sched_debug", "sysrq-trigger", "latency_stats"};
+	static const char *const folders[] = {"acpi", "scsi"};
+	static const char *const read_only[] = {"sys", "bus", "fs", "irq"};
+	int proc = image_folder(child, child->root_fd, "proc");
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		if (faccessat(proc, files[i], F_OK, 0) == 0) {
+			attach_in(child,
+				clone_place(child, AT_FDCWD, PLACE_DEV "/null", MOUNT_ATTR_RDONLY),
+				proc, files[i]);
+		}
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
+		if (faccessat(proc, folders[i], F_OK, 0) == 0) {
+			attach_in(child,
+				clone_place(child, AT_FDCWD, PLACE_EMPTY, MOUNT_ATTR_RDONLY), proc,
+				folders[i]);
+		}
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(read_only); i++) {
+		if (faccessat(proc, read_only[i], F_OK, 0) == 0) {
+			attach_in(child, clone_place(child, proc, read_only[i], MOUNT_ATTR_RDONLY),
+				proc, read_only[i]);
+		}
+	}
+	close(proc);
+}
+
+static void mount_dev(const struct child *child)
+{
+	int dev;
+
+	attach(child,
+		clone_place(child, AT_FDCWD, PLACE_DEV,
+			MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC),
+		"dev");
+	dev = image_folder(child, child->root_fd, "dev");
+	attach_in(child, child->pts_fd, dev, "pts");
+	attach_in(child, child->shm_fd, dev, "shm");
+	close(dev);
+}
+
+/* The host's resolver settings over the image's. A link there cannot be followed safely, and
+ * usually leads to where the host's own resolver would be: it gives way to a plain file. */
+static void mount_resolv(const struct child *child)
+{
+	int etc = image_folder(child, child->root_fd, "etc");
+	struct stat status;
+	int fd;
+
+	if (fstatat(etc, "resolv.conf", &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+		!S_ISREG(status.st_mode)) {
+		must(child, unlinkat(etc, "resolv.conf", 0), "replace etc/resolv.conf");
+	}
+	fd = openat(etc, "resolv.conf", O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
+	must(child, fd, "etc/resolv.conf");
+	close(fd);
+	attach_in(child,
+		clone_place(child, AT_FDCWD, PLACE_RESOLV,
+			MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
+				MOUNT_ATTR_NOEXEC),
+		etc, "resolv.conf");
+	close(etc);
+}
+
+static void assemble(struct child *child)
+{
+	must(child,
+		move_mount(child->received[0], "", AT_FDCWD, PLACE_ROOT, MOVE_MOUNT_F_EMPTY_PATH),
+		"attach the root");
+	child->root_fd = open(PLACE_ROOT, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	must(child, child->root_fd, "open the root");
+	attach(child, child->proc_fd, "proc");
+	mask_proc(child);
+	mount_dev(child);
+	attach(child,
+		clone_place(child, AT_FDCWD, PLACE_EMPTY,
+			MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC),
+		"sys");
+	attach(child, child->run_fd, "run");
+	if (child->parts.usr > 0) {
+		attach(child, child->received[1], "usr");
+	}
+	if (child->request->network_host) {
+		mount_resolv(child);
+	}
+	must(child, fchdir(child->root_fd), "fchdir");
+	must(child, syscall(SYS_pivot_root, ".", "."), "pivot_root");
+	must(child, umount2(".", MNT_DETACH), "leave the launcher's root");
+	must(child, chdir("/"), "chdir");
+}
+
+static void drop_capabilities(const struct child *child)
+{
+	uint64_t kept = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(kept_capabilities); i++) {
+		kept |= 1ULL << kept_capabilities[i];
+	}
+	for (unsigned i = 0; i < 64; i++) {
+		if ((kept & (1ULL << i)) == 0 && prctl(PR_CAPBSET_DROP, i, 0, 0, 0) < 0) {
+			if (errno == EINVAL) {
+				break;
+			}
+			fail(child, errno, "drop capabilities");
+		}
+	}
+	must(child, prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
+}
+
+/* 0, 1, 2: /dev/null; 3: the connection; 4: the listening socket. The launcher keeps 3 and 4 taken,
+ * so none of what is moved there is in the way. */
+static void place_descriptors(const struct child *child)
+{
+	for (int fd = 0; fd <= 2; fd++) {
+		must(child, dup2(child->means->places.null_fd, fd), "standard streams");
+	}
+	must(child, dup2(child->control_fd, INIT_CONTROL_FD), "the control socket");
+	if (child->parts.listen > 0) {
+		must(child, dup2(child->received[1 + child->parts.usr], INIT_LISTEN_FD),
+			"the listening socket");
+	}
+}
+
+_Noreturn void native_child(const struct native_means *means,
+	const struct launcher_request *request, int socket, int control_fd)
+{
+	static char name[] = "hob-init";
+	static char *const arguments[] = {name, NULL};
+	static char *const environment[] = {NULL};
+	struct child child = {
+		.means = means, .request = request, .socket = socket, .control_fd = control_fd};
+	int sys;
+
+	become_root(&child);
+	oom_score_set(&child);
+	mount_own(&child);
+	receive_parts(&child);
+	join_cgroups(&child);
+	assemble(&child);
+	place_descriptors(&child);
+	drop_capabilities(&child);
+	sys = seccomp_load();
+	if (sys != 0) {
+		fail(&child, sys, "load the seccomp filter");
+	}
+	syscall(SYS_execveat, means->init_fd, "", arguments, environment, AT_EMPTY_PATH);
+	fail(&child, errno, "exec hob-init");
+}

@@ -1,0 +1,160 @@
+/*
+ * Makes a build's writable folder fit to be a layer (DESIGN: commit, step 2). A mount with index=on
+ * is refused by the kernel while the folder is the upper of a live mount, which is the proof that
+ * nobody writes to it. Then everything is on disk, and the marks that tie files to the layers they
+ * were copied from are gone, as the layer will stand on others.
+ */
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/memory.h"
+#include "pool/sandbox/overlay.h"
+#include "pool/sandbox/worker.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+/* A mount goes a little later than the last process in it. */
+#define PROBE_MS 100
+#define PROBE_AGAIN_US 2000
+#define DEPTH_MAX 2048
+
+static int probe_once(int folder_fd, int tree_fd, struct error *err)
+{
+	CLEANUP(close_p) int upper = -1;
+	CLEANUP(close_p) int work = -1;
+	CLEANUP(close_p) int mounted = -1;
+	struct overlay overlay = {.lower_fds = &tree_fd, .lower_count = 1, .is_probe = true};
+	int status;
+
+	if (mkdirat(folder_fd, "probe", 0700) < 0 || mkdirat(folder_fd, "probe/upper", 0700) < 0 ||
+		mkdirat(folder_fd, "probe/work", 0700) < 0) {
+		return error_sys(err, errno, "mkdir probe");
+	}
+	upper = io_open_beneath(folder_fd, "probe/upper", O_PATH | O_DIRECTORY, 0, err);
+	work = upper < 0 ? -1
+			 : io_open_beneath(folder_fd, "probe/work", O_PATH | O_DIRECTORY, 0, err);
+	if (work < 0) {
+		return -(int)err->kind;
+	}
+	overlay.upper_fd = upper;
+	overlay.work_fd = work;
+	status = overlay_mount(&overlay, &mounted, err);
+	return status;
+}
+
+static int probe(int folder_fd, int tree_fd, const char *staging, struct error *err)
+{
+	int64_t deadline_ms = clock_mono_ms() + PROBE_MS;
+
+	for (;;) {
+		struct error cleaning = ERROR_INIT;
+		int status = probe_once(folder_fd, tree_fd, err);
+
+		if (io_remove_tree(folder_fd, "probe", &cleaning) < 0) {
+			error_copy(err, &cleaning);
+			return error_wrap(err, "staging/%s", staging);
+		}
+		if (status == 0 || err->sys != EBUSY) {
+			return status;
+		}
+		if (clock_mono_ms() >= deadline_ms) {
+			return error_set(
+				err, ERROR_BUSY, "something still writes to staging/%s", staging);
+		}
+		*err = ERROR_INIT;
+		usleep(PROBE_AGAIN_US);
+	}
+}
+
+/* By name in the current folder: extended attributes of a link are reached in no other way here. */
+static int strip_entry(const char *name, struct error *err)
+{
+	static const char *const marks[] = {
+		"trusted.overlay.origin", "trusted.overlay.impure", "trusted.overlay.uuid"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(marks); i++) {
+		if (lremovexattr(name, marks[i]) < 0 && errno != ENODATA && errno != EOPNOTSUPP) {
+			return error_sys(err, errno, "remove %s of %s", marks[i], name);
+		}
+	}
+	return 0;
+}
+
+static int strip_folder(DIR *dir, size_t depth, struct error *err);
+
+static int strip_below(int dir_fd, const char *name, size_t depth, struct error *err)
+{
+	CLEANUP(closedir_p) DIR *dir = io_opendir(dir_fd, name, err);
+
+	if (dir == NULL) {
+		return -(int)err->kind;
+	}
+	if (depth == DEPTH_MAX) {
+		return error_set(
+			err, ERROR_LIMIT, "%s: more than %d folders deep", name, DEPTH_MAX);
+	}
+	if (strip_folder(dir, depth, err) < 0 || fchdir(dir_fd) < 0) {
+		return err->kind != ERROR_NONE ? -(int)err->kind : error_sys(err, errno, "fchdir");
+	}
+	return 0;
+}
+
+/* The worker is a process of its own, so it may stand in the folder that it works on. */
+static int strip_folder(DIR *dir, size_t depth, struct error *err)
+{
+	struct dirent *entry;
+
+	if (fchdir(dirfd(dir)) < 0 || strip_entry(".", err) < 0) {
+		return err->kind != ERROR_NONE ? -(int)err->kind : error_sys(err, errno, "fchdir");
+	}
+	while ((entry = readdir(dir)) != NULL) {
+		if (streq(entry->d_name, ".") || streq(entry->d_name, "..")) {
+			continue;
+		}
+		if (entry->d_type == DT_DIR
+				? strip_below(dirfd(dir), entry->d_name, depth + 1, err) < 0
+				: strip_entry(entry->d_name, err) < 0) {
+			return -(int)err->kind;
+		}
+	}
+	return 0;
+}
+
+static int strip(int folder_fd, struct error *err)
+{
+	int status = strip_below(folder_fd, "tree", 0, err);
+
+	if (chdir("/") < 0 && status == 0) {
+		return error_sys(err, errno, "chdir");
+	}
+	return status;
+}
+
+int seal_layer(const struct places *places, const char *staging, struct error *err)
+{
+	CLEANUP(close_p)
+	int folder = io_open_beneath(places->staging_fd, staging, O_RDONLY | O_DIRECTORY, 0, err);
+	CLEANUP(close_p) int tree = -1;
+	int fault;
+
+	if (folder < 0) {
+		return error_wrap(err, "staging/%s", staging);
+	}
+	tree = io_open_beneath(folder, "tree", O_RDONLY | O_DIRECTORY, 0, err);
+	if (tree < 0 || probe(folder, tree, staging, err) < 0) {
+		return -(int)err->kind;
+	}
+	fault = fault_point("seal.probed");
+	if (fault != 0) {
+		return error_sys(err, fault, "seal staging/%s", staging);
+	}
+	if (io_remove_tree(folder, "work", err) < 0 || strip(folder, err) < 0) {
+		return error_wrap(err, "seal staging/%s", staging);
+	}
+	if (syncfs(tree) < 0) {
+		return error_sys(err, errno, "sync staging/%s", staging);
+	}
+	return 0;
+}
