@@ -96,7 +96,18 @@ int json_get_bool(const json_t *json, const char *key, bool *ret, struct error *
 
 json_t *json_str_or_null(const char *text)
 {
-	return text != NULL ? json_string(text) : json_null();
+	json_t *json = text != NULL ? json_string(text) : json_null();
+
+	/* Not UTF-8: a name of a file, or a message that was cut within a character. */
+	if (json == NULL) {
+		CLEANUP(free_p) char *ascii = xstrdup(text);
+
+		for (char *at = ascii; *at != '\0'; at++) {
+			*at = (char)((*at & 0x80) != 0 ? '?' : *at);
+		}
+		json = json_string(ascii);
+	}
+	return json;
 }
 
 char *json_text(const json_t *json)

@@ -28,7 +28,7 @@ MUSTCHECK int json_get_int(const json_t *json, const char *key, int64_t lowest, 
 	int64_t *ret, struct error *err);
 MUSTCHECK int json_get_bool(const json_t *json, const char *key, bool *ret, struct error *err);
 
-/* Text or null. */
+/* Text or null; of a text that is not UTF-8, only ASCII is kept and the rest is "?". */
 json_t *json_str_or_null(const char *text);
 /* Compact text; free() it. */
 char *json_text(const json_t *json);

@@ -106,6 +106,9 @@ static void test_writing(void **state)
 	json_object_set_new(json, "b", json_str_or_null("x\n\"y"));
 	text = json_text(json);
 	assert_string_equal(text, "{\"a\":null,\"b\":\"x\\n\\\"y\"}");
+	json_object_clear(json);
+	json_object_set_new(json, "cut", json_str_or_null("caf\xc3"));
+	assert_string_equal(json_string_value(json_object_get(json, "cut")), "caf?");
 }
 
 int main(void)
