@@ -30,6 +30,9 @@
 
 #define FIELD(member) .offset = offsetof(struct config, member)
 
+#define NAME_LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@._-"
+#define ACCOUNT_LETTERS NAME_LETTERS "$\\ "
+
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 
 static int check_account(const struct settings_input *in, const struct setting *row,
@@ -37,8 +40,8 @@ static int check_account(const struct settings_input *in, const struct setting *
 {
 	const char *name = *text;
 
-	if ((islower((unsigned char)name[0]) || name[0] == '_') && strlen(name) <= 32 &&
-		name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-")] == '\0') {
+	/* Directory services have names with capitals, dots and domains. */
+	if (name[0] != '-' && strlen(name) <= 64 && name[strspn(name, ACCOUNT_LETTERS)] == '\0') {
 		return 0;
 	}
 	return setting_refuse(in, row, node, err, "expects the name of a %s, such as \"hob\"",

@@ -39,6 +39,18 @@ void yaml_tree_free(struct yaml_node *root)
 	}
 }
 
+/* What a file says is repeated in messages; it must not steer the terminal that shows them. */
+static void make_harmless(char *text)
+{
+	for (unsigned char *at = (unsigned char *)text; *at != '\0'; at++) {
+		if (*at < 0x20 || *at == 0x7f) {
+			*at = '?';
+		} else if (at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0) {
+			at[0] = at[1] = '?';
+		}
+	}
+}
+
 static int fail_at(const struct reading *r, yaml_mark_t mark, const char *format, ...)
 	PRINTF_LIKE(3, 4);
 static int fail_at(const struct reading *r, yaml_mark_t mark, const char *format, ...)
@@ -48,6 +60,7 @@ static int fail_at(const struct reading *r, yaml_mark_t mark, const char *format
 	va_start(args, format);
 	CLEANUP(free_p) char *text = xvasprintf(format, args);
 	va_end(args);
+	make_harmless(text);
 	return error_set(r->err, ERROR_INVALID, "%s:%zu:%zu: %s", r->name, mark.line + 1,
 		mark.column + 1, text);
 }
@@ -433,6 +446,7 @@ int yaml_error(struct error *err, const char *name, const struct yaml_node *node
 	va_start(args, format);
 	CLEANUP(free_p) char *text = xvasprintf(format, args);
 	va_end(args);
+	make_harmless(text);
 	return error_set(err, ERROR_INVALID, "%s:%d:%d: %s", name,
 		key ? node->key_line : node->line, key ? node->key_column : node->column, text);
 }

@@ -43,7 +43,7 @@ static json_t *file_json(const char *file, const struct environment *environment
 	json_object_set_new(json, "file", json_str_or_null(file));
 	json_object_set_new(json, "ok", json_boolean(environment != NULL));
 	if (environment != NULL) {
-		json_object_set_new(json, "environment", json_string(environment->name));
+		json_object_set_new(json, "environment", json_str_or_null(environment->name));
 		json_object_set_new(json, "fingerprint", json_string(environment->fingerprint));
 	} else {
 		json_object_set_new(json, "message", json_str_or_null(err->message));

@@ -154,6 +154,8 @@ static const struct mistake mistakes[] = {
 		"webapp.yaml:3:5: unknown key \"nmae\"; did you mean \"name\"?"},
 	{"name: a\nlimits: {memroy: 1GiB}\n", "unknown key \"memroy\"; did you mean \"memory\"?"},
 	{"name: a\nbase: {tar: /x, sha: 1}\n", "unknown key \"sha\""},
+	{"name: a\n\"k\\e[31m\": 1\n", "unknown key \"k?[31m\""},
+	{"name: a\npool: {min: \"\\u009b31m\"}\n", "not \"??31m\""},
 	{"name: a\nbanana: 1\n", "webapp.yaml:2:1: unknown key \"banana\""},
 	{"name: a\npackages: {}\n", "unknown key \"packages\""},
 	{"name: a\nname: b\n", "webapp.yaml:2:1: duplicate key \"name\"; it is also in line 1"},
