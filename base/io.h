@@ -55,7 +55,7 @@ struct tree_usage {
 	uint64_t stored; /* blocks in use, in bytes */
 	uint64_t unread; /* folders that may not be opened: counted, but not what they hold */
 };
-/* Walks `name` as io_remove_tree does and adds it up. */
+/* Walks `name` as io_remove_tree does, changing nothing, and adds it up. */
 MUSTCHECK int io_tree_usage(
 	int dir_fd, const char *name, struct tree_usage *ret_usage, struct error *err);
 
