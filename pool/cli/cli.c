@@ -373,3 +373,26 @@ int cli_become(struct cli *cli, const char *program, const char *verb, char *con
 	error_sys(err, errno, "start %s", path);
 	return error_hint(err, "it belongs beside hob: is the installation whole?");
 }
+
+int cli_run_part(struct cli *cli, const char *name, int (*part)(int argc, char **argv), char **args)
+{
+	/* Only the list is ours: the parser of the part moves its entries about. */
+	CLEANUP(free_p) char **argv = xcalloc(strv_count(args) + 5, sizeof(*argv));
+	CLEANUP(free_p) char *title = xstrdup(name);
+	CLEANUP(free_p) char *config = xstrdup(cli->config_option);
+	char config_name[] = "--config", json[] = "--json";
+	int argc = 0;
+
+	argv[argc++] = title;
+	if (config != NULL) {
+		argv[argc++] = config_name;
+		argv[argc++] = config;
+	}
+	if (cli->json) {
+		argv[argc++] = json;
+	}
+	for (; *args != NULL; args++) {
+		argv[argc++] = *args;
+	}
+	return part(argc, argv);
+}

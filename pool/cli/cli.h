@@ -14,8 +14,8 @@ struct cli {
 	bool help;
 	bool version;
 	const struct verb *const *verbs; /* all, NULL-terminated */
-	char *socket;                    /* known after cli_socket */
-	struct http *http;               /* known after cli_http */
+	char *socket; /* known after cli_socket */
+	struct http *http; /* known after cli_http */
 };
 
 /* Runs the verb that the arguments name; the exit code of the program. */
@@ -41,7 +41,12 @@ MUSTCHECK int cli_pairs(char *const *list, const char *option, bool inherit, jso
 
 /* Replaces this process by the sibling program; returns only on failure. `args` without argv[0];
  * --config is passed on when it was given. */
-MUSTCHECK int cli_become(
-	struct cli *cli, const char *program, const char *verb, char *const *args, struct error *err);
+MUSTCHECK int cli_become(struct cli *cli, const char *program, const char *verb, char *const *args,
+	struct error *err);
+
+/* Runs a part of this program that parses for itself, with the options that stood before the verb;
+ * its exit code. */
+int cli_run_part(
+	struct cli *cli, const char *name, int (*part)(int argc, char **argv), char **args);
 
 #endif

@@ -105,7 +105,7 @@ static int env_info_run(struct call *call, struct error *err)
 static int env_check_run(struct call *call, struct error *err)
 {
 	(void)err;
-	call->exit_code = env_check_main((int)call->operand_count + 1, call->operands - 1);
+	call->exit_code = cli_run_part(call->cli, "hob env check", env_check_main, call->operands);
 	return 0;
 }
 

@@ -19,7 +19,7 @@ static int snapshots_run(struct call *call, struct error *err)
 static int doctor_run(struct call *call, struct error *err)
 {
 	(void)err;
-	call->exit_code = doctor_main((int)call->operand_count + 1, call->operands - 1);
+	call->exit_code = cli_run_part(call->cli, "hob doctor", doctor_main, call->operands);
 	return 0;
 }
 
