@@ -254,9 +254,8 @@ static void on_created(
 		return;
 	}
 	if (entry->release_wanted) {
-		CLEANUP(close_p) int pidfd = created->pidfd;
-		CLEANUP(close_p) int control_fd = created->control_fd;
-
+		close(created->pidfd);
+		close(created->control_fd);
 		entry->release_wanted = false;
 		entry_release(entry, entry->release_reason);
 		return;

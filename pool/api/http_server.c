@@ -23,6 +23,7 @@
 /* Rounds of MHD_run in one turn, so that one busy client does not keep the loop. */
 #define RUNS_PER_TURN 8
 
+PRINTF_LIKE(2, 0)
 static void on_error_log(void *context, const char *format, va_list args)
 {
 	char text[512];
