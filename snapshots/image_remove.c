@@ -255,6 +255,10 @@ int image_remove(struct store *store, int64_t id, uint64_t *ret_freed, struct er
 	uint64_t freed = 0;
 	int status = remove_rows(store, id, &doomed, err);
 
+	if (status == -ERROR_NO_SPACE && ballast_release(store->fd)) {
+		doomed_done(&doomed);
+		status = remove_rows(store, id, &doomed, err);
+	}
 	if (status < 0) {
 		return error_wrap(err, "remove img-%lld", (long long)id);
 	}
@@ -263,6 +267,7 @@ int image_remove(struct store *store, int64_t id, uint64_t *ret_freed, struct er
 			(long long)id);
 		return error_hint(err, "hob-snapshots recover tries again");
 	}
+	ballast_make(store->fd);
 	*ret_freed = freed;
 	return 0;
 }

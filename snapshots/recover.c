@@ -374,30 +374,40 @@ static int recover_heads(struct store *store, struct store_sweep *sweep, struct 
 	return status;
 }
 
-int store_recover(struct store *store, struct store_sweep *ret_sweep, struct error *err)
+/* Staging first: what it frees needs no room in the catalog, and gives the rest some. */
+static int recover_all(struct store *store, struct store_sweep *sweep, struct error *err)
 {
 	CLEANUP(strv_free_p) char **layers = NULL;
-	struct store_sweep sweep = {0};
 	int status = read_names(store->layers_fd, &layers, err);
 
 	if (status == 0) {
 		status = check_belongs(store, layers, err);
 	}
 	if (status == 0) {
-		status = recover_builds(store, &sweep, err);
+		status = recover_staging(store, sweep, err);
 	}
 	if (status == 0) {
-		status = recover_layers(store, layers, &sweep, err);
+		status = recover_builds(store, sweep, err);
 	}
 	if (status == 0) {
-		status = recover_staging(store, &sweep, err);
+		status = recover_layers(store, layers, sweep, err);
 	}
-	if (status == 0) {
-		status = recover_heads(store, &sweep, err);
+	return status < 0 ? status : recover_heads(store, sweep, err);
+}
+
+int store_recover(struct store *store, struct store_sweep *ret_sweep, struct error *err)
+{
+	struct store_sweep sweep = {0};
+	int status = recover_all(store, &sweep, err);
+
+	if (status == -ERROR_NO_SPACE && ballast_release(store->fd)) {
+		sweep = (struct store_sweep){0};
+		status = recover_all(store, &sweep, err);
 	}
 	if (status < 0) {
 		return error_wrap(err, "recover the store %s", store->path);
 	}
+	ballast_make(store->fd);
 	*ret_sweep = sweep;
 	return 0;
 }

@@ -153,11 +153,11 @@ int schema_update(sqlite3 *db, int lock_fd, struct error *err)
 	int64_t version = 0;
 	int status = read_version(db, &version, err);
 
-	if (status < 0 || version == SCHEMA_VERSION) {
-		return status;
+	if (status == 0 && version == SCHEMA_VERSION) {
+		return 0;
 	}
-	/* Two processes may meet a new store at once: one makes it, the other waits and looks
-	 * again. */
+	/* Two processes may meet a new store at once: one makes it, the other waits. Whatever was
+	 * seen before the lock may have been half of that, so only the second look counts. */
 	if (flock(lock_fd, LOCK_EX) < 0) {
 		return error_sys(err, errno, "lock the store");
 	}

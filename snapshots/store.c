@@ -110,7 +110,13 @@ static int open_parts(
 		return error_sys(err, errno, "open %s", CATALOG_FILE);
 	}
 	catalog = xasprintf("%s/%s", store->path, CATALOG_FILE);
-	return catalog_open(catalog, store->fd, mode == STORE_READ, &store->db, err);
+	status = catalog_open(catalog, store->fd, mode == STORE_READ, &store->db, err);
+	if (status == -ERROR_NO_SPACE && ballast_release(store->fd)) {
+		status = catalog_open(catalog, store->fd, mode == STORE_READ, &store->db, err);
+	} else if (status == 0 && mode == STORE_CREATE) {
+		ballast_make(store->fd);
+	}
+	return status;
 }
 
 int store_open(const char *path, enum store_mode mode, struct store **ret_store, struct error *err)

@@ -59,6 +59,11 @@ MUSTCHECK int store_remove(
  */
 MUSTCHECK int layer_trash(struct store *store, int64_t id, struct error *err);
 
+/* Takes room on the disk in good times; no failure: without room there is none to take. */
+void ballast_make(int store_fd);
+/* Gives it up; false if there was none. */
+bool ballast_release(int store_fd);
+
 /* 0, or the error of a fault point that was told to fail. */
 MUSTCHECK int store_fault(const char *point, struct error *err);
 

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-struct store *kit_open(const char *folder)
+struct store *store_kit_open(const char *folder)
 {
 	CLEANUP(free_p) char *path = xasprintf("%s/store", folder);
 	struct error err = ERROR_INIT;
@@ -23,7 +23,7 @@ int setup_store(void **state)
 {
 	CLEANUP(free_p) char *folder = temp_folder();
 
-	*state = kit_open(folder);
+	*state = store_kit_open(folder);
 	return 0;
 }
 
@@ -37,7 +37,7 @@ int teardown_store(void **state)
 	return 0;
 }
 
-void kit_write_tree(struct staging *staging, const char *file, const char *text)
+void store_kit_write_tree(struct staging *staging, const char *file, const char *text)
 {
 	CLEANUP(free_p) char *path = xasprintf("tree/%s", file);
 	struct error err = ERROR_INIT;
@@ -46,7 +46,7 @@ void kit_write_tree(struct staging *staging, const char *file, const char *text)
 	assert_ok(io_write_file(staging_fd(staging), path, text, strlen(text), 0644, &err), &err);
 }
 
-struct layer kit_seal(struct store *store, const char *step_key, size_t bytes)
+struct layer store_kit_seal(struct store *store, const char *step_key, size_t bytes)
 {
 	CLEANUP(staging_free_p) struct staging *staging = NULL;
 	CLEANUP(free_p) char *text = xcalloc(1, bytes + 1);
@@ -56,12 +56,12 @@ struct layer kit_seal(struct store *store, const char *step_key, size_t bytes)
 	memset(text, 'x', bytes);
 	snprintf(layer.step_key, sizeof(layer.step_key), "%s", step_key);
 	assert_ok(staging_new(store, &staging, &err), &err);
-	kit_write_tree(staging, "file", text);
+	store_kit_write_tree(staging, "file", text);
 	assert_ok(layer_seal(store, staging, &layer, &err), &err);
 	return layer;
 }
 
-int64_t kit_commit(
+int64_t store_kit_commit(
 	struct store *store, const char *environment, const int64_t *layers, size_t count)
 {
 	struct layer list[IMAGE_LAYERS_MAX] = {0};
@@ -80,14 +80,14 @@ int64_t kit_commit(
 	return image.id;
 }
 
-int64_t kit_image(struct store *store, const char *environment)
+int64_t store_kit_image(struct store *store, const char *environment)
 {
-	struct layer layer = kit_seal(store, "", 10000);
+	struct layer layer = store_kit_seal(store, "", 10000);
 
-	return kit_commit(store, environment, &layer.id, 1);
+	return store_kit_commit(store, environment, &layer.id, 1);
 }
 
-size_t kit_count(const struct store *store, const char *room)
+size_t store_kit_count(const struct store *store, const char *room)
 {
 	struct error err = ERROR_INIT;
 	CLEANUP(closedir_p) DIR *dir = NULL;
@@ -104,7 +104,7 @@ size_t kit_count(const struct store *store, const char *room)
 	return count;
 }
 
-void kit_head(const struct store *store, const char *environment, char text[32])
+void store_kit_head(const struct store *store, const char *environment, char text[32])
 {
 	CLEANUP(free_p) char *path = xasprintf("heads/%s", environment);
 	ssize_t length = readlinkat(store_fd(store), path, text, 31);

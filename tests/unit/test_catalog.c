@@ -161,7 +161,7 @@ static void test_damage_inside_is_corrupt_not_a_crash(void **state)
 	size_t count = 0;
 	int status;
 
-	kit_image(*state, "webapp");
+	store_kit_image(*state, "webapp");
 	sqlite3 *db = open_catalog(*state);
 	assert_ok(catalog_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)", &err), &err);
 	catalog_close(db);
@@ -210,7 +210,7 @@ static void test_writes_that_fail_harm_nothing(void **state)
 	int status = 0;
 	pid_t child;
 
-	kit_image(*state, "webapp");
+	store_kit_image(*state, "webapp");
 	child = fork();
 	if (child == 0) {
 		_exit(commit_without_space(store_path(*state)));
@@ -221,7 +221,7 @@ static void test_writes_that_fail_harm_nothing(void **state)
 	assert_ok(store_recover(again, &sweep, &err), &err);
 	assert_true(sweep.builds > 0);
 	assert_int_equal(sweep.missing, 0);
-	kit_image(again, "webapp");
+	store_kit_image(again, "webapp");
 }
 
 static int open_new(const char *path)
@@ -239,7 +239,7 @@ static int open_new(const char *path)
 
 static void test_many_meet_a_new_store(void **state)
 {
-	for (int round = 0; round < 5; round++) {
+	for (int round = 0; round < 20; round++) {
 		CLEANUP(free_p) char *path = xasprintf("%s/a/b%d", store_path(*state), round);
 		pid_t children[6];
 

@@ -11,7 +11,8 @@
 
 static void test_commit_publishes_everything_at_once(void **state)
 {
-	struct layer layers[2] = {kit_seal(*state, "", 100), kit_seal(*state, "k", 200)};
+	struct layer layers[2] = {
+		store_kit_seal(*state, "", 100), store_kit_seal(*state, "k", 200)};
 	struct image image = {.environment = "webapp",
 		.commit = "abcd",
 		.fingerprint = "f",
@@ -29,7 +30,7 @@ static void test_commit_publishes_everything_at_once(void **state)
 	assert_ok(image_commit(*state, &image, build.id, &err), &err);
 	assert_true(image.id > 0 && image.is_head && image.created_ms > 0);
 	assert_int_equal(image.layers[1].bytes, 200);
-	kit_head(*state, "webapp", head);
+	store_kit_head(*state, "webapp", head);
 	assert_string_equal(head, "img-1");
 	assert_ok(image_head(*state, "webapp", &found, &err), &err);
 	assert_int_equal(found.id, image.id);
@@ -47,7 +48,7 @@ static void test_commit_publishes_everything_at_once(void **state)
 
 static void test_commit_refuses_what_it_cannot_hold(void **state)
 {
-	struct layer layers[IMAGE_LAYERS_MAX + 1] = {kit_seal(*state, "", 100)};
+	struct layer layers[IMAGE_LAYERS_MAX + 1] = {store_kit_seal(*state, "", 100)};
 	struct image image = {.environment = "webapp", .layers = layers, .layer_count = 0}, found;
 	struct error err = ERROR_INIT;
 	CLEANUP(store_close_p) struct store *other = NULL;
@@ -66,12 +67,12 @@ static void test_commit_refuses_what_it_cannot_hold(void **state)
 	snprintf(image.environment, sizeof(image.environment), "../x");
 	assert_kind(image_commit(*state, &image, 0, &err), &err, ERROR_INVALID);
 	assert_kind(image_head(*state, "webapp", &found, &err), &err, ERROR_NOT_FOUND);
-	assert_int_equal(kit_count(*state, "heads"), 0);
+	assert_int_equal(store_kit_count(*state, "heads"), 0);
 }
 
 static void test_commit_looks_for_the_layers_on_disk(void **state)
 {
-	struct layer layer = kit_seal(*state, "", 100);
+	struct layer layer = store_kit_seal(*state, "", 100);
 	struct image image = {.environment = "webapp", .layers = &layer, .layer_count = 1};
 	struct error err = ERROR_INIT;
 	CLEANUP(free_p) char *path = xasprintf("layers/%lld/tree", (long long)layer.id);
@@ -82,7 +83,8 @@ static void test_commit_looks_for_the_layers_on_disk(void **state)
 
 static void test_names(void **state)
 {
-	int64_t first = kit_image(*state, "webapp"), second = kit_image(*state, "webapp");
+	int64_t first = store_kit_image(*state, "webapp"),
+		second = store_kit_image(*state, "webapp");
 	static const char *const bad[] = {"img-", "img-0", "img-99", "99", "-1", "+1", " 1", "01",
 		"img-1x", "", "9999999999999999999999", "absent", "bld-1"};
 	struct image image;
@@ -115,9 +117,9 @@ static void test_list_is_newest_first(void **state)
 	assert_ok(image_list(*state, NULL, &images, &count, &err), &err);
 	assert_int_equal(count, 0);
 	free(images);
-	kit_image(*state, "one");
-	kit_image(*state, "two");
-	kit_image(*state, "one");
+	store_kit_image(*state, "one");
+	store_kit_image(*state, "two");
+	store_kit_image(*state, "one");
 	assert_ok(image_list(*state, NULL, &images, &count, &err), &err);
 	assert_int_equal(count, 3);
 	for (size_t i = 0; i < count; i++) {
@@ -137,12 +139,12 @@ static void test_list_is_newest_first(void **state)
 /* Two images over one base: each has one layer of its own. */
 static void make_two(struct store *store, int64_t ids[2])
 {
-	struct layer base = kit_seal(store, "", 100000);
-	struct layer one = kit_seal(store, "", 20000), two = kit_seal(store, "", 40000);
+	struct layer base = store_kit_seal(store, "", 100000);
+	struct layer one = store_kit_seal(store, "", 20000), two = store_kit_seal(store, "", 40000);
 	int64_t lists[2][2] = {{base.id, one.id}, {base.id, two.id}};
 
-	ids[0] = kit_commit(store, "webapp", lists[0], 2);
-	ids[1] = kit_commit(store, "webapp", lists[1], 2);
+	ids[0] = store_kit_commit(store, "webapp", lists[0], 2);
+	ids[1] = store_kit_commit(store, "webapp", lists[1], 2);
 }
 
 static void test_bytes_tell_own_from_shared(void **state)
@@ -157,8 +159,8 @@ static void test_bytes_tell_own_from_shared(void **state)
 	assert_in_range(shared, 100000, 140000);
 	assert_ok(image_remove(*state, ids[0], &freed, &err), &err);
 	assert_int_equal(freed, exclusive);
-	assert_int_equal(kit_count(*state, "layers"), 2);
-	assert_int_equal(kit_count(*state, "staging"), 0);
+	assert_int_equal(store_kit_count(*state, "layers"), 2);
+	assert_int_equal(store_kit_count(*state, "staging"), 0);
 	assert_ok(image_bytes(*state, ids[1], &exclusive, &shared, &err), &err);
 	assert_in_range(exclusive, 140000, 200000);
 	assert_int_equal(shared, 0);
@@ -187,7 +189,7 @@ static void test_removal_names_who_needs_it(void **state)
 	assert_kind(image_remove(*state, ids[1], &freed, &err), &err, ERROR_CONFLICT);
 	assert_ok(image_head_clear(*state, "webapp", &err), &err);
 	assert_kind(image_head_clear(*state, "webapp", &err), &err, ERROR_NOT_FOUND);
-	kit_head(*state, "webapp", head);
+	store_kit_head(*state, "webapp", head);
 	assert_string_equal(head, "");
 	assert_kind(image_head(*state, "webapp", &image, &err), &err, ERROR_NOT_FOUND);
 	assert_ok(image_remove(*state, ids[1], &freed, &err), &err);
@@ -216,20 +218,20 @@ static void test_leases(void **state)
 
 static void test_a_layer_a_build_found_stays(void **state)
 {
-	struct layer layer = kit_seal(*state, "base-key", 100), found;
+	struct layer layer = store_kit_seal(*state, "base-key", 100), found;
 	struct error err = ERROR_INIT;
 	struct store *builder = NULL;
 	uint64_t freed = 0;
 	int64_t first;
 
 	assert_ok(layer_keep(*state, layer.id, &err), &err);
-	first = kit_commit(*state, "one", &layer.id, 1);
-	kit_image(*state, "one");
+	first = store_kit_commit(*state, "one", &layer.id, 1);
+	store_kit_image(*state, "one");
 	assert_ok(store_open(store_path(*state), STORE_WRITE, &builder, &err), &err);
 	assert_ok(layer_find(builder, "base-key", &found, &err), &err);
 	assert_kind(image_remove(*state, first, &freed, &err), &err, ERROR_BUSY);
 	assert_contains(err.message, "running build");
-	(void)kit_commit(builder, "two", &found.id, 1);
+	(void)store_kit_commit(builder, "two", &found.id, 1);
 	assert_ok(image_remove(*state, first, &freed, &err), &err);
 	assert_int_equal(freed, 0);
 	store_close(builder);
@@ -245,9 +247,9 @@ static void test_prune_keeps_newest_head_and_leased(void **state)
 	int64_t ids[6];
 
 	for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
-		ids[i] = kit_image(*state, "webapp");
+		ids[i] = store_kit_image(*state, "webapp");
 	}
-	kit_image(*state, "other");
+	store_kit_image(*state, "other");
 	assert_ok(image_lease(*state, ids[1], "hobd", &err), &err);
 	assert_ok(images_prune(*state, "webapp", 2, &removed, &freed, &err), &err);
 	assert_int_equal(removed, 3);
@@ -259,10 +261,10 @@ static void test_prune_keeps_newest_head_and_leased(void **state)
 		image_done(&images[i]);
 	}
 	free(images);
-	assert_int_equal(kit_count(*state, "layers"), 4);
+	assert_int_equal(store_kit_count(*state, "layers"), 4);
 	assert_ok(images_prune(*state, "webapp", 0, NULL, NULL, &err), &err);
 	assert_ok(images_prune(*state, "absent", 0, NULL, NULL, &err), &err);
-	assert_int_equal(kit_count(*state, "layers"), 3);
+	assert_int_equal(store_kit_count(*state, "layers"), 3);
 }
 
 /* Commits `count` images of its own environment; the child's exit code is 0 when all went well. */
@@ -275,7 +277,7 @@ static int commit_many(const char *path, const char *environment, int count)
 		return 1;
 	}
 	for (int i = 0; i < count; i++) {
-		kit_image(store, environment);
+		store_kit_image(store, environment);
 		if (images_prune(store, environment, 2, NULL, NULL, &err) < 0) {
 			return 2;
 		}
@@ -311,13 +313,13 @@ static void test_two_processes_and_a_sweep_beside_them(void **state)
 
 		assert_int_equal(waitpid(children[i], &status, 0), children[i]);
 		assert_int_equal(status, 0);
-		kit_head(*state, names[i], head);
+		store_kit_head(*state, names[i], head);
 		assert_true(str_starts(head, "img-"));
 	}
 	assert_ok(store_recover(*state, &sweep, &err), &err);
 	assert_int_equal(sweep.staging + sweep.orphans + sweep.finished + sweep.missing, 0);
 	assert_int_equal(sweep.heads, 0);
-	assert_int_equal(kit_count(*state, "layers"), 4);
+	assert_int_equal(store_kit_count(*state, "layers"), 4);
 }
 
 #define IN_STORE(test) cmocka_unit_test_setup_teardown(test, setup_store, teardown_store)

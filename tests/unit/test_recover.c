@@ -77,7 +77,7 @@ static void make_staging(struct store *store)
 	struct error err = ERROR_INIT;
 
 	assert_ok(staging_new(store, &staging, &err), &err);
-	kit_write_tree(staging, "file", "text");
+	store_kit_write_tree(staging, "file", "text");
 }
 
 static void test_staging_lives_as_long_as_its_process(void **state)
@@ -86,17 +86,17 @@ static void test_staging_lives_as_long_as_its_process(void **state)
 	struct store_sweep sweep;
 
 	assert_nothing_to_do(*state);
-	assert_int_equal(kit_count(*state, "staging"), 1);
+	assert_int_equal(store_kit_count(*state, "staging"), 1);
 	kill_victim(victim);
 	sweep = recover(*state);
 	assert_int_equal(sweep.staging, 1);
-	assert_int_equal(kit_count(*state, "staging"), 0);
+	assert_int_equal(store_kit_count(*state, "staging"), 0);
 	assert_nothing_to_do(*state);
 }
 
 static void make_sealed(struct store *store)
 {
-	(void)kit_seal(store, "key-1", 10);
+	(void)store_kit_seal(store, "key-1", 10);
 }
 
 static void test_a_sealed_layer_lives_as_long_as_its_process(void **state)
@@ -107,19 +107,19 @@ static void test_a_sealed_layer_lives_as_long_as_its_process(void **state)
 	struct error err = ERROR_INIT;
 
 	assert_nothing_to_do(*state);
-	assert_int_equal(kit_count(*state, "layers"), 1);
+	assert_int_equal(store_kit_count(*state, "layers"), 1);
 	kill_victim(victim);
 	sweep = recover(*state);
 	assert_int_equal(sweep.finished, 1);
-	assert_int_equal(kit_count(*state, "layers"), 0);
-	assert_int_equal(kit_count(*state, "staging"), 0);
+	assert_int_equal(store_kit_count(*state, "layers"), 0);
+	assert_int_equal(store_kit_count(*state, "staging"), 0);
 	assert_kind(layer_get(*state, 1, &layer, &err), &err, ERROR_NOT_FOUND);
 	assert_nothing_to_do(*state);
 }
 
 static void make_kept(struct store *store)
 {
-	struct layer layer = kit_seal(store, "key-1", 10);
+	struct layer layer = store_kit_seal(store, "key-1", 10);
 	struct error err = ERROR_INIT;
 
 	assert_ok(layer_keep(store, layer.id, &err), &err);
@@ -182,7 +182,8 @@ static void test_orphans_and_links_are_put_right(void **state)
 {
 	struct store_sweep sweep;
 	struct error err = ERROR_INIT;
-	int64_t first = kit_image(*state, "webapp"), second = kit_image(*state, "webapp");
+	int64_t first = store_kit_image(*state, "webapp"),
+		second = store_kit_image(*state, "webapp");
 	uint64_t freed = 0;
 	char head[32];
 
@@ -198,10 +199,10 @@ static void test_orphans_and_links_are_put_right(void **state)
 	assert_int_equal(sweep.orphans, 2);
 	assert_int_equal(sweep.staging, 2);
 	assert_int_equal(sweep.heads, 2);
-	assert_int_equal(kit_count(*state, "layers"), 1);
-	kit_head(*state, "webapp", head);
+	assert_int_equal(store_kit_count(*state, "layers"), 1);
+	store_kit_head(*state, "webapp", head);
 	assert_string_equal(head, second == 2 ? "img-2" : "?");
-	kit_head(*state, "gone", head);
+	store_kit_head(*state, "gone", head);
 	assert_string_equal(head, "");
 	assert_int_equal(access("/etc/passwd", F_OK), 0);
 	assert_nothing_to_do(*state);
@@ -213,7 +214,7 @@ static void test_a_missing_layer_is_reported_and_kept(void **state)
 	struct image image;
 	struct error err = ERROR_INIT;
 
-	kit_image(*state, "webapp");
+	store_kit_image(*state, "webapp");
 	assert_int_equal(
 		renameat(store_fd(*state), "layers/1", store_fd(*state), "downloads/1"), 0);
 	sweep = recover(*state);
@@ -229,14 +230,14 @@ static void test_layers_of_another_catalog_are_not_swept(void **state)
 	struct store_sweep sweep;
 	struct error err = ERROR_INIT;
 
-	kit_image(*state, "webapp");
+	store_kit_image(*state, "webapp");
 	assert_int_equal(mkdirat(store_fd(*state), "layers/7", 0700), 0);
 	assert_int_equal(mkdirat(store_fd(*state), "staging/left", 0700), 0);
 	assert_kind(store_recover(*state, &sweep, &err), &err, ERROR_CORRUPT);
 	assert_contains(err.message, "layers/7");
 	assert_true(err.hint[0] != '\0');
-	assert_int_equal(kit_count(*state, "layers"), 2);
-	assert_int_equal(kit_count(*state, "staging"), 1);
+	assert_int_equal(store_kit_count(*state, "layers"), 2);
+	assert_int_equal(store_kit_count(*state, "staging"), 1);
 }
 
 static int refuse(void *context, const char *room, const char *name, struct error *err)

@@ -48,13 +48,13 @@ static json_t *parse(const char *text)
 /* img-1 and img-2 of webapp share a layer; img-3 of other stands alone. */
 static void fill(struct store *store)
 {
-	struct layer base = kit_seal(store, "", 100000);
-	struct layer one = kit_seal(store, "", 20000), two = kit_seal(store, "", 40000);
+	struct layer base = store_kit_seal(store, "", 100000);
+	struct layer one = store_kit_seal(store, "", 20000), two = store_kit_seal(store, "", 40000);
 	int64_t lists[2][2] = {{base.id, one.id}, {base.id, two.id}};
 
-	kit_commit(store, "webapp", lists[0], 2);
-	kit_commit(store, "webapp", lists[1], 2);
-	kit_image(store, "other");
+	store_kit_commit(store, "webapp", lists[0], 2);
+	store_kit_commit(store, "webapp", lists[1], 2);
+	store_kit_image(store, "other");
 }
 
 static void test_ls(void **state)
@@ -111,17 +111,17 @@ static void test_rm(void **state)
 	assert_int_equal(RUN(*state, &dry, "images", "rm", "--dry-run", "img-1"), 0);
 	assert_contains(dry, "would remove img-1");
 	assert_contains(dry, "would free");
-	assert_int_equal(kit_count(*state, "layers"), 4);
+	assert_int_equal(store_kit_count(*state, "layers"), 4);
 	assert_int_equal(RUN(*state, &refused, "images", "rm", "img-1", "img-2"), 4);
 	assert_contains(refused, "removed img-1");
 	assert_null(strstr(refused, "removed img-2"));
-	assert_int_equal(kit_count(*state, "layers"), 3);
+	assert_int_equal(store_kit_count(*state, "layers"), 3);
 	assert_int_equal(RUN(*state, &both, "images", "rm", "--head", "--json", "img-2", "3"), 0);
 	json = parse(both);
 	assert_int_equal(json_array_size(json_object_get(json, "removed")), 2);
 	assert_true(json_integer_value(json_object_get(json, "freed_bytes")) >= 150000);
-	assert_int_equal(kit_count(*state, "layers"), 0);
-	assert_int_equal(kit_count(*state, "heads"), 0);
+	assert_int_equal(store_kit_count(*state, "layers"), 0);
+	assert_int_equal(store_kit_count(*state, "heads"), 0);
 }
 
 static void test_recover(void **state)
@@ -211,13 +211,13 @@ static void test_root_becomes_the_owner_of_the_store(void **state)
 	/* Layer 2 is img-1's own: its files are neither root's nor the owner's. */
 	assert_int_equal(RUN(*state, &rm, "images", "rm", "img-1"), 0);
 	assert_contains(rm, "freed");
-	assert_int_equal(kit_count(*state, "layers"), 3);
-	assert_int_equal(kit_count(*state, "staging"), 0);
+	assert_int_equal(store_kit_count(*state, "layers"), 3);
+	assert_int_equal(store_kit_count(*state, "staging"), 0);
 	assert_int_equal(mkdirat(store_fd(*state), "staging/left", 0700), 0);
 	assert_int_equal(mkdirat(store_fd(*state), "staging/left/work", 0), 0);
 	assert_int_equal(fchownat(store_fd(*state), "staging/left", OWNER, OWNER, 0), 0);
 	assert_int_equal(RUN(*state, &swept, "recover"), 0);
-	assert_int_equal(kit_count(*state, "staging"), 0);
+	assert_int_equal(store_kit_count(*state, "staging"), 0);
 	assert_all_belong_to_the_owner(*state);
 }
 

@@ -56,15 +56,15 @@ static void test_staging_goes_with_its_handle(void **state)
 	struct error err = ERROR_INIT;
 
 	assert_ok(staging_new(*state, &staging, &err), &err);
-	kit_write_tree(staging, "file", "text");
-	assert_int_equal(kit_count(*state, "staging"), 1);
+	store_kit_write_tree(staging, "file", "text");
+	assert_int_equal(store_kit_count(*state, "staging"), 1);
 	staging_free(staging);
-	assert_int_equal(kit_count(*state, "staging"), 0);
+	assert_int_equal(store_kit_count(*state, "staging"), 0);
 }
 
 static void test_seal_describes_and_moves(void **state)
 {
-	struct layer layer = kit_seal(*state, "", 10000);
+	struct layer layer = store_kit_seal(*state, "", 10000);
 	struct layer found;
 	struct error err = ERROR_INIT;
 	char path[64];
@@ -73,7 +73,7 @@ static void test_seal_describes_and_moves(void **state)
 	assert_int_equal(layer.files, 2);
 	assert_int_equal(layer.bytes, 10000);
 	assert_true(layer.stored >= 10000);
-	assert_int_equal(kit_count(*state, "staging"), 0);
+	assert_int_equal(store_kit_count(*state, "staging"), 0);
 	snprintf(path, sizeof(path), "layers/%lld/tree/file", (long long)layer.id);
 	assert_int_equal(faccessat(store_fd(*state), path, F_OK, 0), 0);
 	assert_ok(layer_get(*state, layer.id, &found, &err), &err);
@@ -96,11 +96,11 @@ static void test_seal_takes_a_tree_and_nothing_else(void **state)
 	assert_int_equal(symlinkat("/etc", staging_fd(staging), "tree"), 0);
 	assert_kind(layer_seal(*state, staging, &layer, &err), &err, ERROR_INVALID);
 	assert_int_equal(unlinkat(staging_fd(staging), "tree", 0), 0);
-	kit_write_tree(staging, "file", "text");
+	store_kit_write_tree(staging, "file", "text");
 	assert_int_equal(mkdirat(staging_fd(staging), "work", 0700), 0);
 	assert_kind(layer_seal(*state, staging, &layer, &err), &err, ERROR_INVALID);
 	assert_contains(err.message, "work");
-	assert_int_equal(kit_count(*state, "layers"), 0);
+	assert_int_equal(store_kit_count(*state, "layers"), 0);
 	assert_int_equal(unlinkat(staging_fd(staging), "work", AT_REMOVEDIR), 0);
 	assert_ok(layer_seal(*state, staging, &layer, &err), &err);
 	assert_kind(layer_seal(*state, staging, &layer, &err), &err, ERROR_CONFLICT);
@@ -108,7 +108,7 @@ static void test_seal_takes_a_tree_and_nothing_else(void **state)
 
 static void test_keys_find_what_was_kept(void **state)
 {
-	struct layer layer = kit_seal(*state, "key-1", 10), found;
+	struct layer layer = store_kit_seal(*state, "key-1", 10), found;
 	struct error err = ERROR_INIT;
 
 	assert_kind(layer_find(*state, "key-1", &found, &err), &err, ERROR_NOT_FOUND);
@@ -124,19 +124,19 @@ static void test_keys_find_what_was_kept(void **state)
 static void test_discard_takes_what_was_not_kept(void **state)
 {
 	CLEANUP(staging_free_p) struct staging *staging = NULL;
-	struct layer kept = kit_seal(*state, "key-1", 10), found;
+	struct layer kept = store_kit_seal(*state, "key-1", 10), found;
 	struct layer held = {.kind = "step", .title = "its staging handle still lives"};
 	struct error err = ERROR_INIT;
 
 	assert_ok(layer_keep(*state, kept.id, &err), &err);
-	(void)kit_seal(*state, "key-2", 10);
+	(void)store_kit_seal(*state, "key-2", 10);
 	assert_ok(staging_new(*state, &staging, &err), &err);
-	kit_write_tree(staging, "file", "text");
+	store_kit_write_tree(staging, "file", "text");
 	assert_ok(layer_seal(*state, staging, &held, &err), &err);
-	assert_int_equal(kit_count(*state, "layers"), 3);
+	assert_int_equal(store_kit_count(*state, "layers"), 3);
 	assert_ok(layers_discard(*state, &err), &err);
-	assert_int_equal(kit_count(*state, "layers"), 1);
-	assert_int_equal(kit_count(*state, "staging"), 0);
+	assert_int_equal(store_kit_count(*state, "layers"), 1);
+	assert_int_equal(store_kit_count(*state, "staging"), 0);
 	assert_ok(layer_get(*state, kept.id, &found, &err), &err);
 	assert_kind(layer_get(*state, held.id, &found, &err), &err, ERROR_NOT_FOUND);
 }
@@ -178,7 +178,7 @@ static void test_hooks_do_what_hob_may_not(void **state)
 	store_set_remover(*state, count_removal, &calls);
 	store_set_usage(*state, count_usage, &calls);
 	assert_ok(staging_new(*state, &staging, &err), &err);
-	kit_write_tree(staging, "file", "text");
+	store_kit_write_tree(staging, "file", "text");
 	assert_ok(layer_seal(*state, staging, &layer, &err), &err);
 	assert_int_equal(calls.measured, 1);
 	assert_string_equal(calls.name, staging_name(staging));
@@ -242,12 +242,12 @@ static void test_a_failed_build_leaves_no_layers(void **state)
 
 	assert_ok(build_begin(*state, "webapp", &build, &log, &err), &err);
 	close(log);
-	(void)kit_seal(*state, "", 10);
-	assert_int_equal(kit_count(*state, "layers"), 1);
+	(void)store_kit_seal(*state, "", 10);
+	assert_int_equal(store_kit_count(*state, "layers"), 1);
 	assert_ok(build_end(*state, &build, BUILD_FAILED, "no", &err), &err);
 	build_done(&build);
-	assert_int_equal(kit_count(*state, "layers"), 0);
-	assert_int_equal(kit_count(*state, "staging"), 0);
+	assert_int_equal(store_kit_count(*state, "layers"), 0);
+	assert_int_equal(store_kit_count(*state, "staging"), 0);
 }
 
 static void test_builds_prune_keeps_the_newest(void **state)
@@ -271,7 +271,7 @@ static void test_builds_prune_keeps_the_newest(void **state)
 	assert_int_equal(count, 8);
 	assert_int_equal(list[1].id, 11);
 	assert_int_equal(list[3].id, 9);
-	assert_int_equal(kit_count(*state, "builds"), 8);
+	assert_int_equal(store_kit_count(*state, "builds"), 8);
 	for (size_t i = 0; i < count; i++) {
 		build_done(&list[i]);
 	}

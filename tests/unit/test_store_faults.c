@@ -26,7 +26,7 @@ static int seal_one(struct store *store, const char *key, struct layer *layer, s
 	if (status < 0) {
 		return status;
 	}
-	kit_write_tree(staging, "file", "some text");
+	store_kit_write_tree(staging, "file", "some text");
 	*layer = (struct layer){.kind = "step", .title = "step", .id_count = 1};
 	snprintf(layer->step_key, sizeof(layer->step_key), "%s", key);
 	return layer_seal(store, staging, layer, err);
@@ -147,11 +147,12 @@ static int run_child(const struct store *store, const char *fault, const char *l
  * and an image of another environment that shares a layer. */
 static void prepare(struct store *store)
 {
-	struct layer base = kit_seal(store, "base-key", 100), one = kit_seal(store, "", 100);
+	struct layer base = store_kit_seal(store, "base-key", 100),
+		     one = store_kit_seal(store, "", 100);
 	int64_t lists[2][2] = {{base.id, one.id}, {base.id}};
 
-	(void)kit_commit(store, "webapp", lists[0], 2);
-	(void)kit_commit(store, "other", lists[1], 1);
+	(void)store_kit_commit(store, "webapp", lists[0], 2);
+	(void)store_kit_commit(store, "other", lists[1], 1);
 }
 
 static bool layer_is_whole(const struct store *store, int64_t id)
@@ -206,9 +207,10 @@ static void assert_all_reachable_and_nothing_else(struct store *store, const cha
 	}
 	free(images);
 	layers += count_kept(store, seen);
-	if (kit_count(store, "layers") != layers || kit_count(store, "staging") != 0) {
+	if (store_kit_count(store, "layers") != layers || store_kit_count(store, "staging") != 0) {
 		fail_msg("%s: %zu layers on disk for %zu reachable, %zu in staging", fault,
-			kit_count(store, "layers"), layers, kit_count(store, "staging"));
+			store_kit_count(store, "layers"), layers,
+			store_kit_count(store, "staging"));
 	}
 }
 
@@ -225,13 +227,13 @@ static void assert_heads_and_builds(struct store *store, const char *fault)
 
 		assert_ok(image_head(store, environments[i], &head, &err), &err);
 		snprintf(wanted, sizeof(wanted), "img-%lld", (long long)head.id);
-		kit_head(store, environments[i], link);
+		store_kit_head(store, environments[i], link);
 		if (!streq(link, wanted)) {
 			fail_msg("%s: link says %s, catalog %s", fault, link, wanted);
 		}
 		image_done(&head);
 	}
-	assert_int_equal(kit_count(store, "heads"), 2);
+	assert_int_equal(store_kit_count(store, "heads"), 2);
 	assert_ok(build_list(store, NULL, 100, &builds, &count, &err), &err);
 	for (size_t i = 0; i < count; i++) {
 		assert_int_not_equal(builds[i].state, BUILD_RUNNING);
@@ -245,7 +247,7 @@ static bool break_once(const char *point, int passage, const char *action)
 {
 	CLEANUP(free_p) char *fault = xasprintf("%s:%d:%s", point, passage, action);
 	CLEANUP(temp_remove_p) char *folder = temp_folder();
-	CLEANUP(store_close_p) struct store *store = kit_open(folder);
+	CLEANUP(store_close_p) struct store *store = store_kit_open(folder);
 	struct store_sweep sweep;
 	struct error err = ERROR_INIT;
 	int status;
@@ -269,7 +271,7 @@ static bool break_once(const char *point, int passage, const char *action)
 static char **list_points(void)
 {
 	CLEANUP(temp_remove_p) char *folder = temp_folder();
-	CLEANUP(store_close_p) struct store *store = kit_open(folder);
+	CLEANUP(store_close_p) struct store *store = store_kit_open(folder);
 	CLEANUP(free_p) char *list = xasprintf("%s/points", folder);
 	CLEANUP(free_p) char *text = NULL;
 	char **points = xcalloc(1, sizeof(*points));
