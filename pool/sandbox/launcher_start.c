@@ -100,7 +100,16 @@ static int limits_set(struct server *server, struct error *err)
 		(void)getrlimit((__rlimit_resource_t)i, &server->limits[i]);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
-		if (setrlimit(wanted[i].resource, &wanted[i].limit) < 0) {
+		struct rlimit limit = wanted[i].limit;
+		const struct rlimit *now = &server->limits[wanted[i].resource];
+
+		if (setrlimit(wanted[i].resource, &limit) == 0) {
+			continue;
+		}
+		/* Over what this machine allows: as high as it is already. */
+		limit.rlim_max = now->rlim_max;
+		limit.rlim_cur = limit.rlim_cur < now->rlim_max ? limit.rlim_cur : now->rlim_max;
+		if (errno != EPERM || setrlimit(wanted[i].resource, &limit) < 0) {
 			return error_sys(err, errno, "setrlimit %d", (int)wanted[i].resource);
 		}
 	}

@@ -28,7 +28,8 @@
 #define LISTEN_BACKLOG 4
 
 #define NATIVE_FLAGS                                                                               \
-	((uint64_t)CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_PIDFD)
+	((uint64_t)CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC |      \
+		CLONE_PIDFD)
 
 /* Folders and mounts of one creation, closed together. */
 struct parts {
@@ -353,6 +354,27 @@ static int child_supply(struct native_means *means, const struct launcher_reques
 	return 0;
 }
 
+static int result_read(const struct native *native, int flags, struct error *err)
+{
+	struct native_failure failure;
+	ssize_t got;
+
+	do {
+		got = recv(native->status_fd, &failure, sizeof(failure), flags);
+	} while (got < 0 && errno == EINTR);
+	if (got == 0) {
+		return 0;
+	}
+	if (got < 0) {
+		return error_sys(err, errno, "hear from the new sandbox");
+	}
+	if (got != (ssize_t)sizeof(failure)) {
+		return error_set(err, ERROR_INTERNAL, "a sandbox's start ended without a reason");
+	}
+	failure.step[sizeof(failure.step) - 1] = '\0';
+	return error_sys(err, failure.sys, "inside the new sandbox: %s", failure.step);
+}
+
 int native_begin(struct native_means *means, const struct launcher_request *request,
 	struct native *ret_native, struct error *err)
 {
@@ -372,7 +394,7 @@ int native_begin(struct native_means *means, const struct launcher_request *requ
 	}
 	if (child_supply(means, request, &native, err) < 0) {
 		/* If the child failed first, its reason is the better one. */
-		if (err->sys == EPIPE && native_result(&native, &first) < 0) {
+		if (result_read(&native, MSG_DONTWAIT, &first) < 0 && first.sys != EAGAIN) {
 			error_copy(err, &first);
 		}
 		return -(int)err->kind;
@@ -384,20 +406,7 @@ int native_begin(struct native_means *means, const struct launcher_request *requ
 
 int native_result(struct native *native, struct error *err)
 {
-	struct native_failure failure;
-	ssize_t got;
-
-	do {
-		got = recv(native->status_fd, &failure, sizeof(failure), 0);
-	} while (got < 0 && errno == EINTR);
-	if (got == 0) {
-		return 0;
-	}
-	if (got != (ssize_t)sizeof(failure)) {
-		return error_set(err, ERROR_INTERNAL, "a sandbox's start ended without a reason");
-	}
-	failure.step[sizeof(failure.step) - 1] = '\0';
-	return error_sys(err, failure.sys, "inside the new sandbox: %s", failure.step);
+	return result_read(native, 0, err);
 }
 
 void native_done(struct native *native)

@@ -330,8 +330,9 @@ _Noreturn void native_child(const struct native_means *means,
 		.means = means, .request = request, .socket = socket, .control_fd = control_fd};
 	int sys;
 
-	become_root(&child);
+	/* While the file is still ours: a change of ids takes it away. */
 	oom_score_set(&child);
+	become_root(&child);
 	mount_own(&child);
 	receive_parts(&child);
 	join_cgroups(&child);
