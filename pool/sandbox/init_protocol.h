@@ -4,10 +4,10 @@
  * build; `version` in HELLO refuses others). Included by hob-init, so nothing but libc here.
  *
  * Flow control: init sends at most the granted bytes of an exec's output or of a file that is read
- * (INIT_WINDOW adds to the grant), and hob at most the granted bytes of an exec's stdin or of a file
- * that is written (INIT_STDIN_WINDOW). An exec outlives the connection: its pipes back up, its last
- * INIT_REPLAY_MAX bytes of output and its exit are kept until INIT_FORGET. A new connection hears
- * nothing of an exec until it asks by INIT_REPLAY. File requests end with their connection.
+ * (INIT_WINDOW adds to the grant), and hob at most the granted bytes of an exec's stdin or of a
+ * file that is written (INIT_STDIN_WINDOW). An exec outlives the connection: its pipes back up, its
+ * last INIT_REPLAY_MAX bytes of output and its exit are kept until INIT_FORGET. A new connection
+ * hears nothing of an exec until it asks by INIT_REPLAY. File requests end with their connection.
  */
 #ifndef HOB_POOL_SANDBOX_INIT_PROTOCOL_H
 #define HOB_POOL_SANDBOX_INIT_PROTOCOL_H
@@ -16,50 +16,52 @@
 
 #define INIT_VERSION 1
 #define INIT_CONTROL_FD 3 /* the first connection, inherited */
-#define INIT_LISTEN_FD 4  /* where later ones are accepted; not there in build sandboxes */
+#define INIT_LISTEN_FD 4 /* where later ones are accepted; not there in build sandboxes */
 
 /* A packet with its header. Small enough for any socket buffer, large enough to stream well. */
 #define INIT_PACKET_MAX 65536
-#define INIT_EXECS_MAX 256           /* in one sandbox at a time, ended and not forgotten ones too */
-#define INIT_WINDOW_DEFAULT 262144   /* first grant of output, both streams together */
+#define INIT_EXECS_MAX 256 /* in one sandbox at a time, ended and not forgotten ones too */
+#define INIT_WINDOW_DEFAULT 262144 /* first grant of output, both streams together */
 #define INIT_STDIN_WINDOW_DEFAULT 65536 /* of an exec, granted with INIT_STARTED */
 #define INIT_REPLAY_MAX 65536
-#define INIT_FILES_MAX 32              /* file requests at a time */
+#define INIT_FILES_MAX 32 /* file requests at a time */
 #define INIT_FILE_ID_FIRST 0x80000000u /* ids of file requests start here, those of execs end */
 
 enum init_type {
 	/* hob -> init */
-	INIT_EXEC = 1,   /* struct init_exec + strings: user, cwd, argv…, env… each with its '\0' */
-	INIT_STDIN,      /* bytes */
+	INIT_EXEC = 1, /* struct init_exec + strings: user, cwd, argv…, env… each with its '\0' */
+	INIT_STDIN, /* bytes */
 	INIT_STDIN_END,
-	INIT_WINDOW,     /* uint32_t: further bytes of output allowed */
-	INIT_SIGNAL,     /* uint32_t signal, to the command's process group */
-	INIT_RESIZE,     /* struct init_size */
-	INIT_REPLAY,     /* STARTED, STDIN_WINDOW, the kept output again, then what comes. The grant
-			    starts anew at INIT_WINDOW_DEFAULT */
-	INIT_FORGET,     /* an ended exec's record may go; a running one is killed first */
-	INIT_FILE_READ,  /* struct init_file + path: INFO, DATA…, DONE. First grant INIT_WINDOW_DEFAULT;
-			    never more data than INFO's size unless that is 0. EISDIR for a folder */
-	INIT_FILE_WRITE, /* struct init_file + path: STDIN_WINDOW when it is open; then INIT_FILE_DATA…
-			    and INIT_FILE_END: DONE */
-	INIT_FILE_LIST,  /* struct init_file + path: INFO for the folder, ENTRY…, DONE */
+	INIT_WINDOW, /* uint32_t: further bytes of output allowed */
+	INIT_SIGNAL, /* uint32_t signal, to the command's process group */
+	INIT_RESIZE, /* struct init_size */
+	INIT_REPLAY, /* STARTED, STDIN_WINDOW, the kept output again, then what comes. The grant
+			starts anew at INIT_WINDOW_DEFAULT */
+	INIT_FORGET, /* an ended exec's record may go; a running one is killed first */
+	INIT_FILE_READ, /* struct init_file + path: INFO, DATA…, DONE. First grant
+			   INIT_WINDOW_DEFAULT; never more data than INFO's size unless that is 0.
+			   EISDIR for a folder */
+	INIT_FILE_WRITE, /* struct init_file + path: STDIN_WINDOW when it is open; then
+			    INIT_FILE_DATA… and INIT_FILE_END: DONE */
+	INIT_FILE_LIST, /* struct init_file + path: INFO for the folder, ENTRY…, DONE */
 	INIT_FILE_REMOVE, /* struct init_file + path: DONE */
-	INIT_FILE_DATA,  /* bytes, both ways */
+	INIT_FILE_DATA, /* bytes, both ways */
 	INIT_FILE_END,
 	INIT_FILE_CANCEL, /* the partial file is removed */
 	/* init -> hob */
 	INIT_HELLO = 64, /* struct init_hello; then one INIT_STATE for each exec it knows */
-	INIT_STATE,      /* struct init_state */
-	INIT_STARTED,    /* uint32_t pid inside */
-	INIT_REFUSED,    /* struct init_refused + text: the exec or file request did not start or failed */
-	INIT_STDOUT,     /* bytes */
-	INIT_STDERR,     /* bytes */
+	INIT_STATE, /* struct init_state */
+	INIT_STARTED, /* uint32_t pid inside */
+	INIT_REFUSED, /* struct init_refused + text: the exec or file request did not start or
+			 failed */
+	INIT_STDOUT, /* bytes */
+	INIT_STDERR, /* bytes */
 	INIT_STDIN_WINDOW, /* uint32_t */
-	INIT_EXITED,     /* struct init_exited, after the last output (or 100 ms after the exit when a
-			    grandchild keeps the pipes open) */
-	INIT_FILE_INFO,  /* struct init_file_info */
+	INIT_EXITED, /* struct init_exited, after the last output (or 100 ms after the exit when a
+			grandchild keeps the pipes open) */
+	INIT_FILE_INFO, /* struct init_file_info */
 	INIT_FILE_ENTRY, /* struct init_file_info + name, + '\0' + link target for symbolic links */
-	INIT_FILE_DONE,  /* uint64_t bytes moved, or files removed */
+	INIT_FILE_DONE, /* uint64_t bytes moved, or files removed */
 };
 
 struct init_header {
@@ -103,13 +105,13 @@ struct init_exited {
 	uint64_t max_rss_bytes;
 };
 
-#define INIT_FILE_PARENTS 1u   /* WRITE: make missing folders */
+#define INIT_FILE_PARENTS 1u /* WRITE: make missing folders */
 #define INIT_FILE_RECURSIVE 2u /* REMOVE: folders with what they hold */
 
 struct init_file {
 	uint32_t flags;
-	uint32_t mode;       /* WRITE: permission bits */
-	uint64_t bytes_max;  /* WRITE and READ: refuse beyond this */
+	uint32_t mode; /* WRITE: permission bits */
+	uint64_t bytes_max; /* WRITE and READ: refuse beyond this */
 };
 
 struct init_file_info {

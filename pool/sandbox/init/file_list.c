@@ -9,7 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DENTS_SIZE 4096
 #define TARGET_MAX 4096
 
 struct entry_packet {
@@ -47,7 +46,7 @@ static void entry_send(const struct file_job *job, const char *name)
 
 void file_list_run(struct file_job *job)
 {
-	int got = (int)getdents(job->fd, (struct dirent *)(void *)scratch, DENTS_SIZE);
+	int got = folder_read(job->fd);
 
 	if (got < 0) {
 		file_fail(job, errno, NULL);

@@ -15,6 +15,7 @@
 
 #define LINKS_MAX 40 /* as in the kernel */
 #define PATH_ROOM 4096
+#define DENTS_SIZE 4096 /* a piece of a folder */
 
 int path_open(int dir_fd, const char *path, int flags, uint64_t resolve)
 {
@@ -25,6 +26,13 @@ int path_open(int dir_fd, const char *path, int flags, uint64_t resolve)
 	long fd = syscall(SYS_openat2, dir_fd < 0 ? AT_FDCWD : dir_fd, path, &how, sizeof(how));
 
 	return fd < 0 ? -errno : (int)fd;
+}
+
+int folder_read(int fd)
+{
+	long got = syscall(SYS_getdents64, fd, scratch, DENTS_SIZE);
+
+	return got < 0 ? -1 : (int)got;
 }
 
 /* Opens the folder `path`, making what is missing on the way. */
@@ -136,7 +144,8 @@ int path_parent(const char *path, bool make, bool follow, int *ret_dir_fd, char 
 		}
 		name = strrchr(current, '/');
 		name = name != NULL ? name + 1 : current;
-		fd = name_is_usable(name) ? folder_open(current, name, make && links == 0) : -EISDIR;
+		fd = name_is_usable(name) ? folder_open(current, name, make && links == 0)
+					  : -EISDIR;
 		if (fd < 0) {
 			free(current);
 			return fd;

@@ -189,8 +189,7 @@ static int entry_remove(struct removal *removal, const struct dirent *entry)
 int removal_run(struct removal *removal)
 {
 	for (int done = 0; done < PIECE;) {
-		int got = (int)getdents(removal->levels[removal->count - 1].fd,
-			(struct dirent *)(void *)scratch, 4096);
+		int got = folder_read(removal->levels[removal->count - 1].fd);
 		int result = 0;
 
 		if (got < 0) {

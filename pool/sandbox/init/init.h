@@ -235,6 +235,9 @@ int path_open(int dir_fd, const char *path, int flags, uint64_t resolve);
  * lead. 0 or a negative errno. */
 int path_parent(const char *path, bool make, bool follow, int *ret_dir_fd, char **ret_name);
 
+/* The next entries into `scratch`, as struct dirent: bytes, 0 at the end, -1 with errno. */
+int folder_read(int fd);
+
 /* ---- file_remove.c ---- */
 /* A folder and what it holds, a bounded piece at a time. */
 struct removal *removal_new(int dir_fd, const char *name);

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -13,19 +12,6 @@
 #define PTMX_MAJOR 5
 #define PTMX_MINOR 2
 #define END_OF_INPUT 4 /* ^D, where the terminal's settings cannot be read */
-
-/* Kernels without TIOCGPTPEER, and filters that do not know it. */
-static int slave_by_path(int master)
-{
-	char path[32];
-	int number;
-
-	if (ioctl(master, (int)TIOCGPTN, &number) < 0) {
-		return -1;
-	}
-	text_format(path, sizeof(path), "/dev/pts/%d", number);
-	return open(path, O_RDWR | O_NOCTTY | O_CLOEXEC | O_NOFOLLOW);
-}
 
 int terminal_open(const struct init_size *size, uid_t owner, int *ret_master, int *ret_slave)
 {
@@ -46,9 +32,6 @@ int terminal_open(const struct init_size *size, uid_t owner, int *ret_master, in
 	}
 	(void)ioctl(master, TIOCSPTLCK, &unlocked);
 	slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (slave < 0) {
-		slave = slave_by_path(master);
-	}
 	if (slave < 0) {
 		sys = errno;
 		close(master);

@@ -89,9 +89,11 @@ static void set_events(void)
 /* False: not now. A broken connection counts as sent; the read side notices it. */
 static bool try_send(struct iovec *parts, size_t count)
 {
-	struct msghdr message = {.msg_iov = parts, .msg_iovlen = (int)count};
+	struct msghdr message = {.msg_iov = parts};
 	ssize_t sent;
 
+	/* An int here, a size_t there. */
+	message.msg_iovlen = (__typeof__(message.msg_iovlen))count;
 	do {
 		sent = sendmsg(wire.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 	} while (sent < 0 && errno == EINTR);
