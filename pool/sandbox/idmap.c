@@ -42,7 +42,8 @@ static int map_write(pid_t pid, const char *file, const char *line, struct error
 	return 0;
 }
 
-int idmap_write(pid_t pid, int64_t from, int64_t to, uint32_t count, struct error *err)
+int idmap_write(
+	pid_t pid, int64_t from, int64_t from_group, int64_t to, uint32_t count, struct error *err)
 {
 	char line[80];
 
@@ -50,6 +51,7 @@ int idmap_write(pid_t pid, int64_t from, int64_t to, uint32_t count, struct erro
 	if (map_write(pid, "uid_map", line, err) < 0) {
 		return -(int)err->kind;
 	}
+	snprintf(line, sizeof(line), "%" PRId64 " %" PRId64 " %" PRIu32, from_group, to, count);
 	return map_write(pid, "gid_map", line, err);
 }
 
@@ -61,7 +63,8 @@ static int namespace_open(pid_t pid, struct error *err)
 	return io_open(AT_FDCWD, path, O_RDONLY, 0, err);
 }
 
-static int idmap_make(int64_t from, int64_t to, uint32_t count, int *ret_fd, struct error *err)
+static int idmap_make(int64_t from, int64_t from_group, int64_t to, uint32_t count, int *ret_fd,
+	struct error *err)
 {
 	static _Alignas(16) char stacks[IDLE_STACKS][IDLE_STACK_SIZE];
 	static unsigned turn;
@@ -76,7 +79,7 @@ static int idmap_make(int64_t from, int64_t to, uint32_t count, int *ret_fd, str
 			       ? error_hint(err, "raise the sysctl user.max_user_namespaces")
 			       : -(int)err->kind;
 	}
-	fd = idmap_write(pid, from, to, count, err);
+	fd = idmap_write(pid, from, from_group, to, count, err);
 	if (fd == 0) {
 		fd = namespace_open(pid, err);
 	}
@@ -104,21 +107,26 @@ static struct idmap *slot_for_new(struct idmaps *idmaps)
 	return oldest;
 }
 
-int idmap_get(struct idmaps *idmaps, int64_t from, int64_t to, uint32_t count, int *ret_fd,
-	struct error *err)
+int idmap_get(struct idmaps *idmaps, int64_t from, int64_t from_group, int64_t to, uint32_t count,
+	int *ret_fd, struct error *err)
 {
-	struct idmap made = {.from = from, .to = to, .count = count, .used = ++idmaps->clock};
+	struct idmap made = {.from = from,
+		.from_group = from_group,
+		.to = to,
+		.count = count,
+		.used = ++idmaps->clock};
 
 	for (size_t i = 0; i < idmaps->entry_count; i++) {
 		struct idmap *entry = &idmaps->entries[i];
 
-		if (entry->from == from && entry->to == to && entry->count == count) {
+		if (entry->from == from && entry->from_group == from_group && entry->to == to &&
+			entry->count == count) {
 			entry->used = idmaps->clock;
 			*ret_fd = entry->fd;
 			return 0;
 		}
 	}
-	if (idmap_make(from, to, count, &made.fd, err) < 0) {
+	if (idmap_make(from, from_group, to, count, &made.fd, err) < 0) {
 		return -(int)err->kind;
 	}
 	*slot_for_new(idmaps) = made;

@@ -15,7 +15,7 @@
 #define IDMAPS_MAX 192
 
 struct idmap {
-	int64_t from, to;
+	int64_t from, from_group, to;
 	uint32_t count;
 	int fd; /* of the user namespace */
 	uint64_t used;
@@ -28,12 +28,13 @@ struct idmaps {
 };
 
 void idmaps_done(struct idmaps *idmaps);
-/* A namespace in which ids from … from + count - 1 stand for to … to + count - 1. The descriptor is
- * the cache's, good until the next call. */
-MUSTCHECK int idmap_get(struct idmaps *idmaps, int64_t from, int64_t to, uint32_t count,
-	int *ret_fd, struct error *err);
+/* A namespace in which users from … from + count - 1, and as many groups from from_group on, stand
+ * for to … to + count - 1. The descriptor is the cache's, good until the next call. */
+MUSTCHECK int idmap_get(struct idmaps *idmaps, int64_t from, int64_t from_group, int64_t to,
+	uint32_t count, int *ret_fd, struct error *err);
 /* Writes the one-line maps of the process that pid names, below /proc. */
-MUSTCHECK int idmap_write(pid_t pid, int64_t from, int64_t to, uint32_t count, struct error *err);
+MUSTCHECK int idmap_write(
+	pid_t pid, int64_t from, int64_t from_group, int64_t to, uint32_t count, struct error *err);
 /* A new namespace owned by this user, who may setns() into it: 0 … count - 1 stand for `to`…. */
 MUSTCHECK int idmap_owned(
 	uid_t owner, gid_t group, int64_t to, uint32_t count, int *ret_fd, struct error *err);

@@ -123,15 +123,20 @@ static int lower_add(struct native_means *means, const struct launcher_layer *la
 	struct parts *parts, struct error *err)
 {
 	CLEANUP(close_p) int tree = -1;
+	int64_t group = layer->id_base;
 	int userns = -1;
 	char path[48];
 
+	/* What hob wrote itself has hob's group, whose number need not be hob's user's. */
+	if (layer->id_count == 1 && layer->id_base == means->uid) {
+		group = means->gid;
+	}
 	snprintf(path, sizeof(path), "%" PRId64 "/tree", layer->id);
 	if (beneath(means->places.layers_fd, path, O_PATH, &tree, err) < 0) {
 		return error_wrap(err, "layer %" PRId64, layer->id);
 	}
 	/* Made in this very slot: the ids on disk are right as they are. */
-	if (layer->id_base != base && idmap_get(&means->idmaps, layer->id_base, base,
+	if (layer->id_base != base && idmap_get(&means->idmaps, layer->id_base, group, base,
 					      (uint32_t)layer->id_count, &userns, err) < 0) {
 		return error_wrap(err, "layer %" PRId64, layer->id);
 	}
@@ -319,7 +324,7 @@ static int child_supply(struct native_means *means, const struct launcher_reques
 	size_t joins = 0;
 
 	if (fault("create.cloned", err) < 0 ||
-		idmap_write(native->pid, 0, base_of(means, request), ID_RANGE, err) < 0) {
+		idmap_write(native->pid, 0, 0, base_of(means, request), ID_RANGE, err) < 0) {
 		return -(int)err->kind;
 	}
 	if (send(native->status_fd, "m", 1, MSG_NOSIGNAL) < 0) {
