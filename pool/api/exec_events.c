@@ -125,7 +125,7 @@ static void on_output(
 		finish(client);
 		return;
 	}
-	client->unread += length;
+	client->unread += sink->paces ? length : 0;
 	send_output(client, stream, data, length);
 }
 

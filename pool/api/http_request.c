@@ -227,6 +227,16 @@ static void refuse_route(struct http_request *request, const char *method)
 	http_reply_error(request, &err);
 }
 
+static uint64_t refused_body_max(const struct http_request *request)
+{
+	const struct config *config = request->server->config;
+	const struct route *route = request->match.route;
+
+	return route != NULL && route->streams_body
+		       ? (uint64_t)config->file_bytes_max
+		       : (uint64_t)config->body_bytes_max + REFUSED_BODY_MAX;
+}
+
 static enum MHD_Result on_headers(struct http_request *request, const char *method)
 {
 	uint64_t length = content_length(request);
@@ -239,7 +249,7 @@ static enum MHD_Result on_headers(struct http_request *request, const char *meth
 	} else if (length > (uint64_t)request->server->config->body_bytes_max) {
 		refuse_body(request);
 	}
-	if (request->response != NULL && length > REFUSED_BODY_MAX) {
+	if (request->response != NULL && length > refused_body_max(request)) {
 		return queue(request);
 	}
 	return MHD_YES;
@@ -262,9 +272,9 @@ static enum MHD_Result on_body(struct http_request *request, const char *data, s
 		refuse_body(request);
 	}
 	*length = 0;
-	/* An endless body of a refused request is cut off. */
-	return request->response != NULL &&
-			       request->body_seen > request->body.max + REFUSED_BODY_MAX
+	/* A refused body is read to its end, so that the client hears why; an endless one is cut
+	 * off. */
+	return request->response != NULL && request->body_seen > refused_body_max(request)
 		       ? MHD_NO
 		       : MHD_YES;
 }
