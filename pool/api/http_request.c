@@ -17,8 +17,9 @@
 #include <inttypes.h>
 #include <strings.h>
 
-/* Of a body that will be refused anyway: read so much, so that the client hears the answer. */
-#define REFUSED_BODY_MAX (1u << 20)
+/* Of a body that will be refused anyway: read so much more than the limit. Many clients do not listen
+ * before they have sent everything. */
+#define REFUSED_BODY_MAX (256u << 20)
 
 /* ---- sleeping ---- */
 

@@ -128,7 +128,7 @@ static int clone_mapped(const struct doctor *doctor, int fd, int *ret_fd, struct
 	int code = id_range_find(doctor->config, &base, &slots, err);
 
 	if (code == 0) {
-		code = idmap_get(maps, 0, base, ID_RANGE, &userns, err);
+		code = idmap_get(maps, 0, 0, base, ID_RANGE, &userns, err);
 	}
 	if (code == 0) {
 		code = mount_clone(fd, userns, MOUNT_ATTR_NOSUID, ret_fd, err);
