@@ -251,16 +251,24 @@ static size_t processes_wanted(const struct config *config)
 	return wanted < 1 ? 1 : wanted > LAUNCHERS_MAX ? LAUNCHERS_MAX : (size_t)wanted;
 }
 
-/* The parents of all cgroups and the folders, once for all launchers. */
-static int machine_prepare(const struct config *config, struct error *err)
+/* With the parents of all cgroups, which are there once for all launchers. */
+static int processes_start(
+	struct launcher *launcher, const struct config *config, struct error *err)
 {
+	size_t wanted = processes_wanted(config);
 	struct cgroups cgroups;
 	int status;
 
-	if (places_make(config, err) < 0 || cgroups_open(config, &cgroups, err) < 0) {
+	if (cgroups_open(config, &cgroups, err) < 0) {
 		return -(int)err->kind;
 	}
 	status = cgroups_prepare(&cgroups, err);
+	while (status == 0 && launcher->process_count < wanted) {
+		status = process_start(launcher, config, err);
+	}
+	if (status < 0) {
+		cgroups_unprepare(&cgroups);
+	}
 	cgroups_close(&cgroups);
 	return status;
 }
@@ -268,7 +276,6 @@ static int machine_prepare(const struct config *config, struct error *err)
 int launcher_start(const struct config *config, struct launcher **ret_launcher, struct error *err)
 {
 	CLEANUP(launcher_stop_p) struct launcher *launcher = NULL;
-	size_t wanted = processes_wanted(config);
 
 	if (geteuid() != 0) {
 		error_set(err, ERROR_DENIED, "sandboxes can only be made by root");
@@ -280,13 +287,8 @@ int launcher_start(const struct config *config, struct launcher **ret_launcher, 
 		launcher->queues[i].last = &launcher->queues[i].first;
 	}
 	if (id_range_find(config, &launcher->id_base, &launcher->slots, err) < 0 ||
-		machine_prepare(config, err) < 0) {
+		places_make(config, err) < 0 || processes_start(launcher, config, err) < 0) {
 		return -(int)err->kind;
-	}
-	while (launcher->process_count < wanted) {
-		if (process_start(launcher, config, err) < 0) {
-			return -(int)err->kind;
-		}
 	}
 	*ret_launcher = steal_ptr(launcher);
 	return 0;

@@ -10,7 +10,8 @@ static void test_create_runs_a_command(void **state)
 	CLEANUP(free_p) char *text = NULL;
 
 	box_open(*state, &box, "sb-one", 3);
-	text = box_shell(&box, "id -u; hostname; pwd; cat /proc/self/mountinfo; ls -la / /dev; ps ax", NULL);
+	text = box_shell(
+		&box, "id -u; hostname; pwd; cat /proc/self/mountinfo; ls -la / /dev; ps ax", NULL);
 	printf("%s\n", text);
 	assert_int_equal(box_close(&box), 0);
 }
