@@ -2,6 +2,7 @@
  * they have freed. One that cannot be removed does not keep the others. */
 #include "snapshots/cli.h"
 #include "snapshots/inventory.h"
+#include "snapshots/store_private.h"
 
 struct removal {
 	struct snapshots_cli *cli;
@@ -40,12 +41,12 @@ static int refuse_if_needed(
 	const struct snapshots_cli *cli, const struct inventory_row *row, struct error *err)
 {
 	for (size_t i = 0; row->users[i] != NULL; i++) {
-		if (str_starts(row->users[i], "head of ") && cli->head) {
+		if (str_starts(row->users[i], USER_HEAD) && cli->head) {
 			continue;
 		}
 		error_set(err, ERROR_CONFLICT, "img-%lld is in use: %s", (long long)row->image.id,
 			row->users[i]);
-		return str_starts(row->users[i], "head of ")
+		return str_starts(row->users[i], USER_HEAD)
 			       ? error_hint(err,
 					 "--head removes it all the same; %s has no image then "
 					 "until "

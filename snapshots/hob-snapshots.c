@@ -114,6 +114,7 @@ static int parse_options(struct snapshots_cli *cli, int argc, char **argv)
 		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	int option;
 
+	argv[0] = program_invocation_short_name; /* getopt says it before its messages */
 	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
 		switch (option) {
 		case 's':

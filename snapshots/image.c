@@ -231,14 +231,16 @@ static void image_from_row(const struct query *query, struct image *image)
 	query_copy(query, 3, image->fingerprint, sizeof(image->fingerprint));
 }
 
+/* Room for layers is taken a few at a time: lists hold thousands of images. */
+#define LAYERS_STEP 8
+
 static void add_layer(struct image *image, const struct query *query, int column)
 {
-	if (image->layers == NULL) {
-		image->layers = xcalloc(IMAGE_LAYERS_MAX, sizeof(*image->layers));
+	if (image->layer_count % LAYERS_STEP == 0) {
+		image->layers = xreallocarray(
+			image->layers, image->layer_count + LAYERS_STEP, sizeof(*image->layers));
 	}
-	if (image->layer_count < IMAGE_LAYERS_MAX) {
-		layer_from_row(query, column, &image->layers[image->layer_count++]);
-	}
+	layer_from_row(query, column, &image->layers[image->layer_count++]);
 }
 
 static int read_layers(struct store *store, struct image *image, struct error *err)

@@ -21,7 +21,7 @@
 	" AND NOT EXISTS (SELECT 1 FROM image_layers AS o"                                         \
 	"  WHERE o.layer_id = il.layer_id AND o.image_id <> ?1)"
 
-static int add_users(struct store *store, const char *sql, const char *format_head, int64_t id,
+static int add_users(struct store *store, const char *sql, const char *prefix, int64_t id,
 	char ***users, struct error *err)
 {
 	CLEANUP(query_done) struct query query = {0};
@@ -30,7 +30,7 @@ static int add_users(struct store *store, const char *sql, const char *format_he
 	query_init(&query, store->db, sql);
 	query_bind_int(&query, id);
 	while ((row = query_row(&query, err)) > 0) {
-		CLEANUP(free_p) char *line = xasprintf("%s %s", format_head, query_text(&query, 0));
+		CLEANUP(free_p) char *line = xasprintf("%s%s", prefix, query_text(&query, 0));
 
 		strv_add(users, line);
 	}
@@ -40,12 +40,14 @@ static int add_users(struct store *store, const char *sql, const char *format_he
 int image_users(struct store *store, int64_t id, char ***ret_users, struct error *err)
 {
 	CLEANUP(strv_free_p) char **users = xcalloc(1, sizeof(*users));
-	int status = add_users(store, "SELECT environment FROM heads WHERE image_id = ? ORDER BY 1",
-		"head of", id, &users, err);
+	int status = add_users(store,
+		"SELECT environment FROM heads WHERE image_id = ? ORDER BY environment", USER_HEAD,
+		id, &users, err);
 
 	if (status == 0) {
-		status = add_users(store, "SELECT holder FROM leases WHERE image_id = ? ORDER BY 1",
-			"leased by", id, &users, err);
+		status = add_users(store,
+			"SELECT holder FROM leases WHERE image_id = ? ORDER BY holder", USER_LEASE,
+			id, &users, err);
 	}
 	if (status < 0) {
 		return status;

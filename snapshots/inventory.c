@@ -1,6 +1,7 @@
 /* Every use of a layer is one entry; sorted by layer, the entries of one layer are the images that
  * share it. No image has a layer twice. */
 #include "snapshots/inventory.h"
+#include "snapshots/store_private.h"
 
 struct use {
 	int64_t layer_id;
@@ -63,6 +64,28 @@ static void add_up(struct inventory *inventory)
 	free(uses);
 }
 
+/* What image_users says of one image, for all of them in one query. An image that has come since
+ * the list was read is not in it. */
+static int add_users(const struct inventory *inventory, struct store *store, const char *sql,
+	const char *prefix, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	int found;
+
+	query_init(&query, store->db, sql);
+	while ((found = query_row(&query, err)) > 0) {
+		struct inventory_row *row = inventory_find(inventory, query_int(&query, 0));
+
+		if (row != NULL) {
+			CLEANUP(free_p)
+			char *line = xasprintf("%s%s", prefix, query_text(&query, 1));
+
+			strv_add(&row->users, line);
+		}
+	}
+	return found;
+}
+
 int inventory_read(struct store *store, struct inventory *ret_inventory, struct error *err)
 {
 	struct inventory inventory = {0};
@@ -77,14 +100,17 @@ int inventory_read(struct store *store, struct inventory *ret_inventory, struct 
 		struct inventory_row *row = &inventory.rows[i];
 
 		row->image = images[i];
+		row->users = xcalloc(1, sizeof(*row->users));
 		for (size_t j = 0; j < row->image.layer_count; j++) {
 			row->bytes += row->image.layers[j].bytes;
 		}
 	}
 	free(images);
-	for (size_t i = 0; status == 0 && i < inventory.count; i++) {
-		status = image_users(
-			store, inventory.rows[i].image.id, &inventory.rows[i].users, err);
+	status = add_users(&inventory, store,
+		"SELECT image_id, environment FROM heads ORDER BY environment", USER_HEAD, err);
+	if (status == 0) {
+		status = add_users(&inventory, store,
+			"SELECT image_id, holder FROM leases ORDER BY holder", USER_LEASE, err);
 	}
 	if (status < 0) {
 		inventory_done(&inventory);
@@ -105,14 +131,18 @@ void inventory_done(struct inventory *inventory)
 	*inventory = (struct inventory){0};
 }
 
+static int compare_id(const void *key, const void *element)
+{
+	const int64_t *id = key;
+	const struct inventory_row *row = element;
+
+	return (row->image.id > *id) - (row->image.id < *id); /* newest, highest first */
+}
+
 struct inventory_row *inventory_find(const struct inventory *inventory, int64_t image_id)
 {
-	for (size_t i = 0; i < inventory->count; i++) {
-		if (inventory->rows[i].image.id == image_id) {
-			return &inventory->rows[i];
-		}
-	}
-	return NULL;
+	return bsearch(
+		&image_id, inventory->rows, inventory->count, sizeof(*inventory->rows), compare_id);
 }
 
 uint64_t inventory_chosen_bytes(const struct inventory *inventory)

@@ -236,6 +236,21 @@ static int report_missing(
 	return status;
 }
 
+static int compare_ids(const void *a, const void *b)
+{
+	const int64_t *left = a, *right = b;
+
+	return (*left > *right) - (*left < *right);
+}
+
+static bool is_listed(const struct id_list *list, const char *name)
+{
+	int64_t id = 0;
+
+	return id_parse(name, "", &id) && list->count > 0 &&
+	       bsearch(&id, list->ids, list->count, sizeof(id), compare_ids) != NULL;
+}
+
 static int recover_layers(
 	struct store *store, char *const *names, struct store_sweep *sweep, struct error *err)
 {
@@ -247,12 +262,16 @@ static int recover_layers(
 	for (size_t i = 0; status == 0 && i < sealing.count; i++) {
 		status = recover_sealing(store, sealing.ids[i], sweep, err);
 	}
-	for (size_t i = 0; status == 0 && names[i] != NULL; i++) {
-		status = recover_orphan(store, names[i], sweep, err);
-	}
 	if (status == 0) {
-		status =
-			read_ids(store, "SELECT id FROM layers WHERE state = 'ready'", &ready, err);
+		status = read_ids(store, "SELECT id FROM layers WHERE state = 'ready' ORDER BY id",
+			&ready, err);
+	}
+	/* Only what is not in the list is locked: a lock on a sound layer, however short, would
+	 * tell a build or a removal beside this that the layer is in use. */
+	for (size_t i = 0; status == 0 && names[i] != NULL; i++) {
+		if (!is_listed(&ready, names[i])) {
+			status = recover_orphan(store, names[i], sweep, err);
+		}
 	}
 	for (size_t i = 0; status == 0 && i < ready.count; i++) {
 		status = report_missing(store, ready.ids[i], sweep, err);

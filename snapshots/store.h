@@ -36,7 +36,7 @@ const char *store_path(const struct store *store);
 
 /* What a removal needs of somebody with more rights than hob has (files in sandboxes' id ranges):
  * deletes `name` below `room` ("staging", "layers", "sandboxes"). NULL: io_remove_tree, for root.
- */
+ * It may return before the folder is gone: what it does not finish, the next sweep does. */
 typedef int store_remove_fn(void *context, const char *room, const char *name, struct error *err);
 void store_set_remover(struct store *store, store_remove_fn *fn, void *context);
 /* The same for adding up staging/<name>/tree, whose folders hob may not be allowed to read. NULL:

@@ -88,6 +88,10 @@ bool id_parse(const char *text, const char *prefix, int64_t *ret_id);
 	"l.stored, l.created_ms"
 void layer_from_row(const struct query *query, int column, struct layer *layer);
 
+/* How the users of an image are called: "head of webapp", "leased by hobd". */
+#define USER_HEAD "head of "
+#define USER_LEASE "leased by "
+
 /* Makes heads/<environment> say what the catalog says; *ret_changed when it did not before (NULL:
  * not wanted). Serialized by a lock on heads/, so that the last one to look wins. */
 MUSTCHECK int head_link_update(
