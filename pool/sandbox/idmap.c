@@ -191,7 +191,7 @@ int idmap_owned(
 		status = error_sys(err, failed, "make a user namespace for user %u", owner);
 	}
 	if (status == 0) {
-		status = idmap_write(pid, 0, to, count, err);
+		status = idmap_write(pid, 0, 0, to, count, err);
 	}
 	if (status == 0) {
 		status = namespace_open(pid, err);
