@@ -188,11 +188,11 @@ def test_hob_build_killed_in_a_step(machine):
     machine.environment("app", **slow, steps=[{"name": "slow", "run": "echo started; sleep 600"}])
     child = machine.hob_build_start("app")
     wait_for("the step to run", lambda: any(
-        "sleep\0600" in leftovers.read_text(f"/proc/{pid}/cmdline") for pid in machine.init_pids()))
+        "sleep\0600" in leftovers.read_text(f"/proc/{pid}/cmdline") for pid in machine.inside_pids()))
     child.kill()
     child.wait()
     wait_for("the step to die with it", lambda: not any(
-        "sleep\0600" in leftovers.read_text(f"/proc/{pid}/cmdline") for pid in machine.init_pids()))
+        "sleep\0600" in leftovers.read_text(f"/proc/{pid}/cmdline") for pid in machine.inside_pids()))
     assert machine.client.create("app")["source"] == "warm", "the last good image stays usable"
     machine.environment("app", **slow, steps=[{"name": "quick", "run": "echo done > quick.txt"}])
     machine.build("app")

@@ -8,6 +8,7 @@ runs, and that no sanitizer complained in the daemon's log.
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -190,8 +191,18 @@ class Hob:
         text = leftovers.read_text(f"/proc/{pid}/task/{pid}/children")
         return [int(word) for word in text.split()]
 
+    def inside_pids(self):
+        """Processes with ids of this hob's sandboxes, those in another daemon's cgroups apart."""
+        found = []
+        for pid in sorted(leftovers.ids_in_use(self.id_base, ID_SLOTS * 65536)):
+            where = leftovers.read_text(f"/proc/{pid}/cgroup")
+            if self.cgroup in where or not re.search(r"/(sb|bs)-[0-9a-f]{12}", where):
+                found.append(pid)
+        return found
+
     def init_pids(self):
-        return sorted(leftovers.ids_in_use(self.id_base, ID_SLOTS * 65536))
+        return [pid for pid in self.inside_pids()
+                if leftovers.read_text(f"/proc/{pid}/cmdline").startswith("hob-init")]
 
     def close(self):
         """Ends the daemon and checks that nothing is left; sweeps in any case."""
@@ -216,7 +227,7 @@ class Hob:
 
     def left_behind(self):
         def left():
-            lines = [f"process {pid} in a sandbox's id range" for pid in self.init_pids()]
+            lines = [f"process {pid} in a sandbox's id range" for pid in self.inside_pids()]
             lines += [f"mount {path}" for path in leftovers.mounts(self.folder)]
             lines += [f"process {pid}: {leftovers.read_text(f'/proc/{pid}/cmdline')}"
                       for pid in leftovers.processes(TOKEN) if self.config in
