@@ -14,8 +14,9 @@
 struct child;
 
 #define ARCHIVE_ENTRIES_MAX 10000000ULL /* more files than any distribution has */
-#define ARCHIVE_BYTES_MAX (256ULL * 1024 * 1024 * 1024) /* unpacked, when the caller says nothing  \
-							 */
+#define ARCHIVE_BYTES_MAX                                                                          \
+	(256ULL * 1024 * 1024 * 1024) /* unpacked, when the caller says nothing                    \
+				       */
 #define ARCHIVE_NOBODY 65534
 
 struct archive_options {

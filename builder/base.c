@@ -111,8 +111,7 @@ static int unpack(struct machine *machine, const struct environment *environment
 	struct staging *staging, struct range *range, struct error *err)
 {
 	CLEANUP(close_p)
-	int tree =
-		io_open(staging_fd(staging), "tree", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, err);
+	int tree = io_open(staging_fd(staging), "tree", O_PATH | O_DIRECTORY | O_NOFOLLOW, 0, err);
 	struct unpack_task task = {.range = range, .archive_fd = archive_fd, .tree_fd = tree};
 	struct archive_counts counts = {0};
 	int fds[3] = {archive_fd, tree, range->userns_fd}, status;

@@ -66,7 +66,7 @@ int range_enter(const struct range *range, struct child *child, struct error *er
 
 struct usage_task {
 	const struct range *range;
-	int staging_fd;
+	int tree_fd;
 };
 
 static int usage_child(struct child *child, void *context, void *ret_result, struct error *err)
@@ -74,7 +74,7 @@ static int usage_child(struct child *child, void *context, void *ret_result, str
 	struct usage_task *task = context;
 	int status = range_enter(task->range, child, err);
 
-	return status < 0 ? status : io_tree_usage(task->staging_fd, "tree", ret_result, err);
+	return status < 0 ? status : io_tree_usage(task->tree_fd, ".", ret_result, err);
 }
 
 /* The namespace comes with a tree, so an empty one is prepared for it and thrown away. */
@@ -89,7 +89,7 @@ static int make_userns(struct range *range, struct error *err)
 int range_usage(void *context, const char *name, struct tree_usage *ret_usage, struct error *err)
 {
 	struct range *range = context;
-	CLEANUP(free_p) char *path = xasprintf("staging/%s", name);
+	CLEANUP(free_p) char *path = xasprintf("staging/%s/tree", name);
 	CLEANUP(close_p) int fd = -1;
 	struct usage_task task = {.range = range};
 	int fds[2], status;
@@ -102,12 +102,13 @@ int range_usage(void *context, const char *name, struct tree_usage *ret_usage, s
 		.fd_count = 2,
 	};
 
-	fd = io_open_beneath(store_fd(range->machine->store), path, O_RDONLY | O_DIRECTORY, 0, err);
+	/* O_PATH, because only the range's root may be allowed to read it. */
+	fd = io_open_beneath(store_fd(range->machine->store), path, O_PATH | O_DIRECTORY, 0, err);
 	if (fd < 0) {
 		return fd;
 	}
 	if (range->lock_fd < 0) {
-		return io_tree_usage(fd, "tree", ret_usage, err); /* all of it is hob's own */
+		return io_tree_usage(fd, ".", ret_usage, err); /* all of it is hob's own */
 	}
 	if (range->userns_fd < 0) {
 		status = make_userns(range, err);
@@ -115,7 +116,7 @@ int range_usage(void *context, const char *name, struct tree_usage *ret_usage, s
 			return status;
 		}
 	}
-	task.staging_fd = fds[0] = fd;
+	task.tree_fd = fds[0] = fd;
 	fds[1] = range->userns_fd;
 	return child_run(range->machine, &spec, ret_usage, err);
 }

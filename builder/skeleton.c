@@ -16,8 +16,9 @@
 
 /* A change of what is written below makes new layers. */
 #define SKELETON_VERSION "1"
-#define FILE_BYTES_MAX (16 * 1024 * 1024) /* ld.so.cache and certificate bundles are the largest   \
-					   */
+#define FILE_BYTES_MAX                                                                             \
+	(16 * 1024 * 1024) /* ld.so.cache and certificate bundles are the largest                  \
+			    */
 #define DEPTH_MAX 12
 
 /* In /etc, by fnmatch. Folders come whole. */

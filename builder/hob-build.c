@@ -1,0 +1,317 @@
+/*
+ * hob-build: environments become images. Started as root it forks its launcher, opens what only
+ * root may, and is user hob from then on; everything that is parsed or run comes after that.
+ */
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/text.h"
+#include "builder/git.h"
+#include "builder/job.h"
+#include "builder/local.h"
+#include "builder/machine.h"
+#include "builder/report.h"
+#include "configs/config.h"
+#include "configs/environment.h"
+#include "configs/schedule.h"
+#include "pool/sandbox/sandbox.h"
+#include "snapshots/store.h"
+
+#include <getopt.h>
+#include <stdio.h>
+
+static const char usage[] =
+	"usage: hob-build ENVIRONMENT... | --due | --all   (as root)\n"
+	"\n"
+	"Builds images from environments, where something changed since their last image.\n"
+	"\n"
+	"  --due            those whose time has come (for cron or a timer)\n"
+	"  --all            every environment\n"
+	"  --force          build although nothing changed\n"
+	"  --config FILE    instead of " CONFIG_DEFAULT_PATH "\n"
+	"  --json           one JSON object a line: begin, stage, progress, log, output, result\n"
+	"  --help, --version\n"
+	"\n"
+	"Exit code: 0 published or unchanged, 2 wrong usage or environment, 3 not found, 5 already "
+	"being\n"
+	"built, 13 the source failed, 14 cancelled, 1 a step failed; --due and --all try all of "
+	"them and\n"
+	"exit with the first failure's code.\n";
+
+struct options {
+	const char *config;
+	bool due, all, force, json, shown; /* shown: --help or --version was answered */
+	char **names; /* NULL-terminated, of argv */
+};
+
+static int parse_options(int argc, char **argv, struct options *options, struct error *err)
+{
+	enum {
+		OPTION_DUE = 256,
+		OPTION_ALL,
+		OPTION_FORCE,
+		OPTION_CONFIG,
+		OPTION_JSON,
+		OPTION_VERSION
+	};
+	static const struct option table[] = {
+		{"due", no_argument, NULL, OPTION_DUE},
+		{"all", no_argument, NULL, OPTION_ALL},
+		{"force", no_argument, NULL, OPTION_FORCE},
+		{"config", required_argument, NULL, OPTION_CONFIG},
+		{"json", no_argument, NULL, OPTION_JSON},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, OPTION_VERSION},
+		{NULL, 0, NULL, 0},
+	};
+	int option;
+
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, "h", table, NULL)) != -1) {
+		switch (option) {
+		case OPTION_DUE:
+			options->due = true;
+			break;
+		case OPTION_ALL:
+			options->all = true;
+			break;
+		case OPTION_FORCE:
+			options->force = true;
+			break;
+		case OPTION_CONFIG:
+			options->config = optarg;
+			break;
+		case OPTION_JSON:
+			options->json = true;
+			break;
+		case OPTION_VERSION:
+			printf("hob-build %s\n", HOB_VERSION);
+			options->shown = true;
+			return 0;
+		case 'h':
+			fputs(usage, stdout);
+			options->shown = true;
+			return 0;
+		default:
+			error_set(err, ERROR_USAGE, "unknown option, or one without its value: %s",
+				argv[optind - 1]);
+			return error_hint(err, "hob-build --help");
+		}
+	}
+	options->names = argv + optind;
+	if ((options->names[0] != NULL) + options->due + options->all != 1) {
+		error_set(err, ERROR_USAGE,
+			"say what to build: names of environments, --due or --all");
+		return error_hint(err, "hob-build --help");
+	}
+	return 0;
+}
+
+struct program {
+	struct options options;
+	struct config *config;
+	struct report *report;
+	struct environment_list list;
+	struct environment **chosen;
+	size_t chosen_count;
+	struct local_files files;
+	struct launcher *launcher;
+	struct store *store;
+	struct machine machine;
+	int code; /* of the first failure */
+};
+
+static void note_failure(struct program *program, const struct error *err)
+{
+	if (program->code == 0) {
+		program->code = error_exit_code(err->kind);
+	}
+	error_print("hob-build", err);
+}
+
+static int unknown_environment(const struct program *program, const char *name, struct error *err)
+{
+	const char **names = xcalloc(program->list.count + 1, sizeof(*names));
+	const char *nearest;
+
+	for (size_t i = 0; i < program->list.count; i++) {
+		names[i] = program->list.items[i]->name;
+	}
+	nearest = text_nearest(name, names, program->list.count);
+	error_set(err, ERROR_NOT_FOUND, "no environment %s in %s", name,
+		program->config->environments);
+	if (program->list.failure_count > 0) {
+		error_hint(err, "%s cannot be used: %.300s", program->list.failures[0].file,
+			program->list.failures[0].error.message);
+	} else if (nearest != NULL) {
+		error_hint(err, "did you mean %s?", nearest);
+	} else {
+		error_hint(err, "write %s/%s.yaml", program->config->environments, name);
+	}
+	free(names);
+	return -(int)err->kind;
+}
+
+/* --due cannot ask the catalog yet: all are prepared, and those not due are passed over later. */
+static int choose_environments(struct program *program, struct error *err)
+{
+	program->chosen = xcalloc(program->list.count + strv_count(program->options.names) + 1,
+		sizeof(*program->chosen));
+	if (program->options.names[0] == NULL) {
+		for (size_t i = 0; i < program->list.count; i++) {
+			program->chosen[program->chosen_count++] = program->list.items[i];
+		}
+		for (size_t i = 0; i < program->list.failure_count; i++) {
+			note_failure(program, &program->list.failures[i].error);
+		}
+		return 0;
+	}
+	for (char **name = program->options.names; *name != NULL; name++) {
+		struct environment *found = environment_list_find(&program->list, *name);
+
+		if (found == NULL) {
+			return unknown_environment(program, *name, err);
+		}
+		program->chosen[program->chosen_count++] = found;
+	}
+	return 0;
+}
+
+static int load(struct program *program, struct error *err)
+{
+	enum log_level level = LOG_INFO;
+	int status = config_load(program->options.config, &program->config, err);
+
+	if (status < 0) {
+		return status;
+	}
+	(void)log_level_from_name(program->config->log_level, &level);
+	log_setup("hob-build", level, program->config->log_json);
+	if (geteuid() != 0) {
+		error_set(err, ERROR_DENIED, "hob-build must be started as root");
+		return error_hint(err,
+			"sudo hob-build …: it makes sandboxes, and becomes user %s at once",
+			program->config->user);
+	}
+	status = environment_list_load(program->config->environments, &program->list, err);
+	return status < 0 ? status : choose_environments(program, err);
+}
+
+static void log_sweep(const struct store_sweep *sweep)
+{
+	if (sweep->staging + sweep->orphans + sweep->finished + sweep->missing + sweep->builds +
+			sweep->heads + sweep->stuck >
+		0) {
+		log_info("store.recovered", "staging", sweep->staging, "orphans", sweep->orphans,
+			"finished", sweep->finished, "missing", sweep->missing, "builds",
+			sweep->builds, "heads", sweep->heads, "stuck", sweep->stuck);
+	}
+}
+
+/* From root to hob. One launcher is enough: the steps of a build follow one another. */
+static int start(struct program *program, struct error *err)
+{
+	struct store_sweep sweep = {0};
+	int status;
+
+	program->config->launchers = 1;
+	status = launcher_start(program->config, &program->launcher, err);
+	if (status == 0) {
+		status = local_prepare(program->config, program->chosen, program->chosen_count,
+			&program->files, err);
+	}
+	if (status == 0) {
+		status = privileges_drop(program->config, err);
+	}
+	if (status == 0) {
+		status = machine_init(&program->machine, program->config, program->report, err);
+	}
+	if (status == 0) {
+		status = machine_use_launcher(&program->machine, program->launcher, err);
+	}
+	if (status == 0) {
+		status = store_open(program->config->store, STORE_CREATE, &program->store, err);
+	}
+	if (status < 0) {
+		return status;
+	}
+	program->machine.store = program->store;
+	store_set_remover(program->store, machine_remove, &program->machine);
+	status = store_recover(program->store, &sweep, err);
+	log_sweep(&sweep);
+	return status;
+}
+
+static bool is_due(struct program *program, const struct environment *environment)
+{
+	struct error err = ERROR_INIT;
+	int64_t last_ms = 0,
+		every_ms = environment_every_ms(environment, program->config->build_every_ms);
+
+	if (build_last_started(program->store, environment->name, &last_ms, &err) < 0) {
+		note_failure(program, &err);
+		return false;
+	}
+	return schedule_next_ms(environment->name, last_ms, every_ms) <= clock_real_ms();
+}
+
+static int build_all(struct program *program)
+{
+	for (size_t i = 0; i < program->chosen_count; i++) {
+		struct error err = ERROR_INIT;
+		int status;
+
+		if (program->options.due && !is_due(program, program->chosen[i])) {
+			continue;
+		}
+		status = job_run(&program->machine, program->chosen[i], &program->files,
+			program->options.force, &err);
+		if (status < 0 && !(status == -ERROR_BUSY && program->options.due)) {
+			note_failure(program, &err);
+		}
+		if (program->machine.cancelled != 0 || program->machine.launcher_lost) {
+			break;
+		}
+	}
+	return program->code;
+}
+
+static void program_done(struct program *program)
+{
+	store_close(program->store);
+	launcher_stop(program->launcher);
+	machine_done(&program->machine);
+	local_done(&program->files);
+	environment_list_done(&program->list);
+	free(program->chosen);
+	report_free(program->report);
+	config_free(program->config);
+}
+
+int main(int argc, char **argv)
+{
+	struct program program = {0};
+	struct error err = ERROR_INIT;
+	int code = 0;
+
+	log_setup("hob-build", LOG_INFO, false);
+	if (parse_options(argc, argv, &program.options, &err) < 0) {
+		error_print("hob-build", &err);
+		return error_exit_code(err.kind);
+	}
+	if (program.options.shown) {
+		return 0;
+	}
+	program.report = report_new(program.options.json    ? REPORT_JSON
+				    : isatty(STDOUT_FILENO) ? REPORT_TERMINAL
+							    : REPORT_PLAIN);
+	if (load(&program, &err) < 0 || start(&program, &err) < 0) {
+		error_print("hob-build", &err);
+		code = error_exit_code(err.kind);
+	} else {
+		code = build_all(&program);
+	}
+	program_done(&program);
+	return code;
+}

@@ -1,0 +1,294 @@
+/*
+ * The order of a build and its end. Invariant: a build that was begun is ended in the catalog, by
+ * image_commit or by build_end, unless the process is killed; then the next start says so.
+ */
+#include "builder/job_private.h"
+
+#include "base/clock.h"
+#include "base/digest.h"
+#include "base/fault.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "builder/base.h"
+#include "builder/local.h"
+#include "builder/lock.h"
+#include "builder/report.h"
+#include "configs/environment.h"
+
+#include <stdio.h>
+
+int job_fault(const char *name, struct error *err)
+{
+	int sys = fault_point(name);
+
+	return sys != 0 ? error_sys(err, sys, "fault point %s", name) : 0;
+}
+
+int job_add_layer(struct job *job, const struct layer *layer, struct error *err)
+{
+	if (job->layer_count >= IMAGE_LAYERS_MAX) {
+		error_set(err, ERROR_LIMIT, "more than %d layers", IMAGE_LAYERS_MAX);
+		return error_hint(err, "join some of the steps");
+	}
+	job->layers[job->layer_count++] = *layer;
+	return 0;
+}
+
+/* Everything that shapes the image: equal to the head's means that there is nothing to do. */
+static int make_fingerprint(struct job *job, struct error *err)
+{
+	struct digest *digest;
+
+	if (base_key(job->environment, job->base_key, err) < 0) {
+		return -(int)err->kind;
+	}
+	digest = digest_new();
+	digest_add_str(digest, job->environment->fingerprint);
+	digest_add_str(digest, job->base_key);
+	for (size_t i = 0; i < job->environment->source_count; i++) {
+		digest_add_str(digest, job->found[i].ref);
+		digest_add_str(digest, job->found[i].commit);
+	}
+	digest_end(digest, job->fingerprint);
+	digest_free(digest);
+	return 0;
+}
+
+static int compare_with_head(struct job *job, struct error *err)
+{
+	struct image head = {0};
+	int status = image_head(job->machine->store, job->environment->name, &head, err);
+
+	if (status == -ERROR_NOT_FOUND) {
+		return 0;
+	}
+	if (status < 0) {
+		return status;
+	}
+	job->unchanged = streq(head.fingerprint, job->fingerprint) && !job->force;
+	if (job->unchanged) {
+		job->image_id = head.id;
+	}
+	image_done(&head);
+	return 0;
+}
+
+static int tar_fd(const struct job *job, int *ret_fd, struct error *err)
+{
+	CLEANUP(free_p) char *path = NULL;
+	const struct local_file *file;
+
+	*ret_fd = -1;
+	if (job->environment->base != BASE_TAR) {
+		return 0;
+	}
+	path = git_url_path(job->environment->base_location);
+	file = path != NULL ? local_find(job->files, path) : NULL;
+	if (path != NULL && (file == NULL || file->fd < 0)) {
+		if (file == NULL) {
+			return error_set(
+				err, ERROR_INTERNAL, "the archive %s was not opened", path);
+		}
+		error_copy(err, &file->error);
+		return error_wrap(err, "base tar");
+	}
+	*ret_fd = file != NULL ? file->fd : -1;
+	return 0;
+}
+
+static int make_base(struct job *job, struct error *err)
+{
+	struct layer layer = {0};
+	int fd = -1, status = tar_fd(job, &fd, err);
+
+	if (status == 0) {
+		status = base_prepare(job->machine, job->environment, job->base_key, fd,
+			&job->range, &layer, err);
+	}
+	if (status == 0) {
+		status = job_add_layer(job, &layer, err);
+	}
+	return status < 0 ? status : job_fault("build.base", err);
+}
+
+/* How a sandbox of the image starts; pool reads it. */
+static char *make_manifest(const struct job *job)
+{
+	const struct environment *environment = job->environment;
+	json_t *json = json_object(), *variables = json_array(), *sources = json_array();
+	char *text;
+
+	for (size_t i = 0; environment->env[i] != NULL; i++) {
+		json_array_append_new(variables, json_string(environment->env[i]));
+	}
+	for (size_t i = 0; i < environment->source_count; i++) {
+		CLEANUP(free_p) char *url = git_url_public(environment->sources[i].url);
+		json_t *source = json_object();
+
+		json_object_set_new(source, "url", json_string(url));
+		json_object_set_new(source, "ref", json_string(job->found[i].ref));
+		json_object_set_new(source, "commit", json_string(job->found[i].commit));
+		json_object_set_new(source, "path", json_string(environment->sources[i].path));
+		json_array_append_new(sources, source);
+	}
+	json_object_set_new(json, "env", variables);
+	json_object_set_new(json, "user", json_string(environment->user));
+	json_object_set_new(json, "workdir", json_string(environment->workdir));
+	json_object_set_new(json, "sources", sources);
+	text = json_text(json);
+	json_decref(json);
+	return text;
+}
+
+static void prune(struct job *job)
+{
+	struct error err = ERROR_INIT;
+	uint64_t images = 0, freed = 0;
+
+	if (images_prune(job->machine->store, job->environment->name, IMAGES_KEEP, &images, &freed,
+		    &err) < 0 ||
+		builds_prune(job->machine->store, job->environment->name, BUILDS_KEEP, &err) < 0) {
+		report_line(
+			job->machine->report, "older images could not be removed: %s", err.message);
+	} else if (images > 0) {
+		report_line(job->machine->report, "removed %llu older images, %llu KiB",
+			(unsigned long long)images, (unsigned long long)freed / 1024);
+	}
+}
+
+static int publish(struct job *job, struct error *err)
+{
+	CLEANUP(free_p) char *manifest = make_manifest(job);
+	struct image image = {
+		.manifest = manifest, .layers = job->layers, .layer_count = job->layer_count};
+	int status;
+
+	report_stage(job->machine->report, "publish", "%zu layers", job->layer_count);
+	snprintf(image.environment, sizeof(image.environment), "%s", job->environment->name);
+	snprintf(image.commit, sizeof(image.commit), "%s", job->build.commit);
+	snprintf(image.fingerprint, sizeof(image.fingerprint), "%s", job->fingerprint);
+	status = image_commit(job->machine->store, &image, job->build.id, err);
+	if (status < 0) {
+		return error_wrap(err, "publish");
+	}
+	job->image_id = image.id;
+	prune(job);
+	report_stage_end(job->machine->report, "img-%lld is the head", (long long)image.id);
+	return 0;
+}
+
+static int build_image(struct job *job, struct error *err)
+{
+	int status = job_fetch(job, err);
+
+	if (status == 0) {
+		status = make_fingerprint(job, err);
+	}
+	if (status == 0) {
+		status = compare_with_head(job, err);
+	}
+	if (status < 0 || job->unchanged) {
+		return status;
+	}
+	status = make_base(job, err);
+	if (status == 0) {
+		status = job_sources(job, err);
+	}
+	if (status == 0) {
+		status = job_steps(job, err);
+	}
+	if (status == 0) {
+		status = job_check(job, err);
+	}
+	return status < 0 ? status : publish(job, err);
+}
+
+static int begin(struct job *job, struct error *err)
+{
+	struct store *store = job->machine->store;
+	int status = build_lock(store_fd(store), job->environment->name, &job->lock_fd, err);
+
+	if (status == 0) {
+		status = build_begin(store, job->environment->name, &job->build, &job->log_fd, err);
+	}
+	if (status < 0) {
+		return status;
+	}
+	job->begun = true;
+	build_lock_note(job->lock_fd, job->build.id);
+	report_begin(job->machine->report, job->environment->name, job->build.id, job->log_fd);
+	return job_fault("build.begun", err);
+}
+
+/* Records how it ended, unless image_commit did. */
+static void record_end(struct job *job, int status, const struct error *err)
+{
+	struct error ending = ERROR_INIT;
+
+	if (!job->begun || (status == 0 && !job->unchanged)) {
+		return;
+	}
+	if (build_end(job->machine->store, &job->build, status < 0 ? BUILD_FAILED : BUILD_UNCHANGED,
+		    status < 0 ? err->message : NULL, &ending) < 0) {
+		log_failure("build.not_recorded", &ending, "environment", job->environment->name);
+	}
+}
+
+static void report_end(struct job *job, int status, int64_t took_us, const struct error *err)
+{
+	struct report_result result = {.environment = job->environment->name,
+		.build_id = job->build.id,
+		.commit = job->build.commit,
+		.image_id = status == 0 ? job->image_id : 0,
+		.took_us = took_us,
+		.error = status < 0 ? err : NULL};
+
+	result.state = status == -ERROR_BUSY && !job->begun
+			       ? "busy"
+			       : build_state_name(status < 0       ? BUILD_FAILED
+						  : job->unchanged ? BUILD_UNCHANGED
+								   : BUILD_PUBLISHED);
+	report_result(job->machine->report, &result);
+}
+
+static void job_done(struct job *job)
+{
+	range_done(&job->range);
+	fd_done(&job->log_fd);
+	fd_done(&job->lock_fd);
+	build_done(&job->build);
+	free(job->found);
+	free(job->mirrors);
+	free(job);
+}
+
+int job_run(struct machine *machine, const struct environment *environment,
+	const struct local_files *files, bool force, struct error *err)
+{
+	struct job *job = xcalloc(1, sizeof(*job));
+	int64_t start_us = clock_mono_us();
+	int status;
+
+	*job = (struct job){.machine = machine,
+		.environment = environment,
+		.files = files,
+		.force = force,
+		.mirrors = xasprintf("%s/mirrors", store_path(machine->store)),
+		.lock_fd = -1,
+		.log_fd = -1,
+		.range = RANGE_INIT(machine)};
+	machine->deadline_ms = environment->build_timeout_ms > 0
+				       ? clock_mono_ms() + environment->build_timeout_ms
+				       : 0;
+	store_set_usage(machine->store, range_usage, &job->range);
+	status = begin(job, err);
+	if (status == 0) {
+		status = build_image(job, err);
+	}
+	machine->deadline_ms = 0;
+	record_end(job, status, err);
+	report_end(job, status, clock_mono_us() - start_us, err);
+	store_set_usage(machine->store, NULL, NULL);
+	job_done(job);
+	return status;
+}
