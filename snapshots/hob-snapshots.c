@@ -7,6 +7,7 @@
 #include <getopt.h>
 
 #define WORDS_MAX 2
+#define OPERANDS_WIDTH 14 /* of the longest */
 
 struct verb {
 	const char *words[WORDS_MAX]; /* the second may be NULL */
@@ -42,6 +43,17 @@ static void print_options(bool removes)
 	}
 }
 
+/* How wide a text of UTF-8 is. */
+static int columns(const char *text)
+{
+	int width = 0;
+
+	for (; *text != '\0'; text++) {
+		width += ((unsigned char)*text & 0xc0) != 0x80;
+	}
+	return width;
+}
+
 static void print_help(const struct verb *verb)
 {
 	if (verb != NULL) {
@@ -62,7 +74,8 @@ static void print_help(const struct verb *verb)
 
 		snprintf(name, sizeof(name), "%s %s", verbs[i].words[0],
 			verbs[i].words[1] != NULL ? verbs[i].words[1] : "");
-		printf("  %-12s  %-14s  %s\n", name, verbs[i].operands, verbs[i].summary);
+		printf("  %-12s  %s%*s  %s\n", name, verbs[i].operands,
+			OPERANDS_WIDTH - columns(verbs[i].operands), "", verbs[i].summary);
 	}
 	print_options(true);
 }
