@@ -5,6 +5,7 @@ in the fake's folder; the "sandboxes" are folders below it.
 """
 
 import base64
+import fcntl
 import hashlib
 import http.server
 import json
@@ -209,8 +210,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         cwd = os.path.join(root, request.get("cwd", "/workspace").lstrip("/"))
         if not shutil.which(argv[0]):
             raise ApiError(400, "invalid", f"{argv[0]}: no such program in the sandbox")
+
+        def prepare():
+            # A test run in the background hands down an ignored SIGINT.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if request.get("tty"):
+                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
         return subprocess.Popen(argv, cwd=cwd, env=dict(os.environ, **request.get("env", {})),
-                                start_new_session=True, **streams)
+                                start_new_session=True, preexec_fn=prepare, **streams)
 
     @staticmethod
     def result(child, number, began):
@@ -427,8 +435,7 @@ class Session:
         if request.get("tty"):
             self.master, slave = pty.openpty()
             self.resize(request)
-            self.child = self.handler.spawn(self.sandbox_id, request, stdin=slave, stdout=slave, stderr=slave,
-                                            preexec_fn=lambda: __import__("fcntl").ioctl(0, termios.TIOCSCTTY, 0))
+            self.child = self.handler.spawn(self.sandbox_id, request, stdin=slave, stdout=slave, stderr=slave)
             os.close(slave)
             self.stdin = self.master
             pumps = [(self.master, 1)]
@@ -441,8 +448,8 @@ class Session:
         return [threading.Thread(target=self.pump, args=args, daemon=True) for args in pumps]
 
     def resize(self, size):
-        __import__("fcntl").ioctl(self.master, termios.TIOCSWINSZ,
-                                  struct.pack("HHHH", size["rows"], size["cols"], 0, 0))
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ,
+                    struct.pack("HHHH", size["rows"], size["cols"], 0, 0))
 
     def run(self):
         _, text = self.frame()
