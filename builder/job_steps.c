@@ -86,8 +86,9 @@ static int step_layer(struct job *job, const struct environment_step *step, stru
 	report_stage(job->machine->report, "step", "%s", step->name);
 	status = run_step(job, step, staging, &outcome, err);
 	if (is_forgiven(step, status) && job->machine->cancelled == 0) {
-		report_line(job->machine->report, "step %s failed, which it may: %s", step->name,
-			err->message);
+		report_line(job->machine->report, "failed, which it may: %.*s",
+			(int)strcspn(err->message, ";
+"), err->message);
 		status = 0;
 	}
 	if (status == 0) {

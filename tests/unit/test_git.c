@@ -150,8 +150,7 @@ static void test_workspace_is_ordinary(void **state)
 {
 	struct bench *bench = *state;
 	CLEANUP(free_p)
-	char *workspace = NULL,
-	     *url = NULL, *branch = NULL, *upstream = NULL, *commit = NULL;
+	char *workspace = NULL, *url = NULL, *branch = NULL, *upstream = NULL, *commit = NULL;
 
 	fetch(bench);
 	workspace = check_out(bench);
@@ -182,16 +181,13 @@ static void test_index_matches(void **state)
 	assert_int_equal(stat(path, &seen), 0);
 	assert_int_equal(seen.st_mtime, strtoll(when, NULL, 10));
 	assert_int_equal(stat(index, &index_seen), 0);
-	assert_true(index_seen.st_mtime >= seen.st_mtime);
+	assert_true(index_seen.st_mtime > seen.st_mtime);
 	/* Same size, same time, other content: only a file that is read again would be noticed. */
 	{
 		const struct timespec times[2] = {seen.st_atim, seen.st_mtim};
-		const struct timespec later[2] = {
-			{.tv_sec = seen.st_mtime + 9}, {.tv_sec = seen.st_mtime + 9}};
 
 		temp_write(workspace, "README", "HELLO\n");
 		assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
-		assert_int_equal(utimensat(AT_FDCWD, index, later, 0), 0);
 		assert_git(workspace, "status", "--porcelain", "");
 	}
 }
