@@ -87,8 +87,7 @@ static int step_layer(struct job *job, const struct environment_step *step, stru
 	status = run_step(job, step, staging, &outcome, err);
 	if (is_forgiven(step, status) && job->machine->cancelled == 0) {
 		report_line(job->machine->report, "failed, which it may: %.*s",
-			(int)strcspn(err->message, ";
-"), err->message);
+			(int)strcspn(err->message, ";\n"), err->message);
 		status = 0;
 	}
 	if (status == 0) {
