@@ -112,7 +112,7 @@ json_t *json_str_or_null(const char *text)
 
 char *json_text(const json_t *json)
 {
-	char *text = json_dumps(json, JSON_COMPACT | JSON_ENCODE_ANY);
+	char *text = json_dumps(json, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
 
 	if (text == NULL) {
 		abort();

@@ -38,6 +38,7 @@ struct websocket {
 	struct run_sink sink;
 	size_t unsent; /* bytes of output given to wslay and not yet to the socket */
 	bool asked, failed, busy, again;
+	bool ending, close_queued;
 };
 
 static void websocket_pump(struct websocket *ws);
@@ -60,10 +61,15 @@ static void send_json(struct websocket *ws, json_t *json)
 	send_frame(ws, WSLAY_TEXT_FRAME, text, strlen(text));
 }
 
+/* wslay sends control frames before what was queued earlier, and nothing after a close: it is
+ * queued when all else was sent. */
 static void send_close(struct websocket *ws)
 {
-	(void)wslay_event_queue_close(ws->frames, WSLAY_CODE_NORMAL_CLOSURE, NULL, 0);
-	loop_timer_after(ws->close_timer, CLOSE_TIMEOUT_MS);
+	if (ws->ending && !ws->close_queued && wslay_event_get_queued_msg_count(ws->frames) == 0) {
+		ws->close_queued = true;
+		(void)wslay_event_queue_close(ws->frames, WSLAY_CODE_NORMAL_CLOSURE, NULL, 0);
+		loop_timer_after(ws->close_timer, CLOSE_TIMEOUT_MS);
+	}
 }
 
 static void send_error(struct websocket *ws, const struct error *err)
@@ -75,7 +81,7 @@ static void send_error(struct websocket *ws, const struct error *err)
 		json_object_set_new(about, "hint", json_string_safe(err->hint));
 	}
 	send_json(ws, json_pack("{s:o}", "error", about));
-	send_close(ws);
+	ws->ending = true;
 }
 
 /* ---- from the command ---- */
@@ -121,7 +127,7 @@ static void on_ended(struct run_sink *sink, const struct run *run)
 		send_error(ws, &run->error);
 	} else {
 		send_json(ws, json_pack("{s:o}", "exit", run_result_to_json(run, false)));
-		send_close(ws);
+		ws->ending = true;
 	}
 	websocket_pump(ws);
 }
@@ -280,8 +286,11 @@ static void pump_once(struct websocket *ws)
 		wslay_event_recv(ws->frames) < 0) {
 		ws->failed = true;
 	}
-	if (!ws->failed && wslay_event_want_write(ws->frames) && wslay_event_send(ws->frames) < 0) {
-		ws->failed = true;
+	for (int i = 0; i < 2 && !ws->failed; i++) {
+		if (wslay_event_want_write(ws->frames) && wslay_event_send(ws->frames) < 0) {
+			ws->failed = true;
+		}
+		send_close(ws);
 	}
 	if (!ws->failed && ws->unsent > 0 && wslay_event_get_queued_msg_count(ws->frames) == 0) {
 		size_t sent = ws->unsent;
