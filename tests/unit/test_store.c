@@ -106,6 +106,31 @@ static void test_seal_takes_a_tree_and_nothing_else(void **state)
 	assert_kind(layer_seal(*state, staging, &layer, &err), &err, ERROR_CONFLICT);
 }
 
+/* A seal that fails half way leaves neither a record nor a folder, and the number is not reused. */
+static void test_a_failed_seal_takes_everything_back(void **state)
+{
+	struct staging *staging = NULL;
+	struct layer layer = {.kind = "step", .title = "t"}, found;
+	struct store_sweep sweep;
+	static const struct store_sweep nothing = {0};
+	struct error err = ERROR_INIT;
+
+	assert_int_equal(mkdirat(store_fd(*state), "layers/1", 0700), 0);
+	assert_ok(staging_new(*state, &staging, &err), &err);
+	store_kit_write_tree(staging, "file", "text");
+	assert_kind(layer_seal(*state, staging, &layer, &err), &err, ERROR_CORRUPT);
+	assert_contains(err.message, "layers/1");
+	assert_int_equal(layer.id, 0);
+	assert_kind(layer_get(*state, 1, &found, &err), &err, ERROR_NOT_FOUND);
+	assert_int_equal(unlinkat(store_fd(*state), "layers/1", AT_REMOVEDIR), 0);
+	assert_ok(layer_seal(*state, staging, &layer, &err), &err);
+	assert_int_equal(layer.id, 2);
+	staging_free(staging);
+	assert_ok(layers_discard(*state, &err), &err);
+	assert_ok(store_recover(*state, &sweep, &err), &err);
+	assert_memory_equal(&sweep, &nothing, sizeof(sweep));
+}
+
 static void test_keys_find_what_was_kept(void **state)
 {
 	struct layer layer = store_kit_seal(*state, "key-1", 10), found;
@@ -289,6 +314,7 @@ int main(void)
 		IN_STORE(test_staging_goes_with_its_handle),
 		IN_STORE(test_seal_describes_and_moves),
 		IN_STORE(test_seal_takes_a_tree_and_nothing_else),
+		IN_STORE(test_a_failed_seal_takes_everything_back),
 		IN_STORE(test_keys_find_what_was_kept),
 		IN_STORE(test_discard_takes_what_was_not_kept),
 		IN_STORE(test_hooks_do_what_hob_may_not),
