@@ -236,10 +236,9 @@ static void test_output_waits_for_credit(void **state)
 static void test_terminal(void **state)
 {
 	struct init_kit *kit = *state;
-	struct exec_spec spec = {
-		.argv = ARGV((char[]){"sh"}, (char[]){"-c"},
-			(char[]){"stty -echo; stty size; trap 'stty size' WINCH; tty; "
-				 "read x; read y; echo got $x; cat; exit 5"}),
+	struct exec_spec spec = {.argv = ARGV((char[]){"sh"}, (char[]){"-c"},
+					 (char[]){"stty -echo; stty size; tty; read x; stty size; "
+						  "echo got $x; cat; exit 5"}),
 		.pty = true,
 		.rows = 24,
 		.cols = 80};
@@ -251,7 +250,7 @@ static void test_terminal(void **state)
 		init_kit_pause(kit, 5);
 	}
 	init_exec_resize(run.exec, 50, 132);
-	assert_ok(init_exec_write(run.exec, "hello\n\nend\n", 11, &err), &err);
+	assert_ok(init_exec_write(run.exec, "hello\nend\n", 10, &err), &err);
 	init_exec_write_end(run.exec);
 	init_kit_until(kit, &run.ended);
 	assert_contains(buffer_text(&run.out), "24 80\r\n");
@@ -298,8 +297,10 @@ static void test_kill_takes_descendants(void **state)
 	init_kit_pause(kit, 100);
 	init_exec_detach(run.exec, true);
 	kit_run_done(&run);
-	script = xasprintf(
-		"kill -0 %d || kill -0 %d || kill -0 %u || echo gone", first, second, run.pid);
+	/* The killed may take a moment to die. */
+	script = xasprintf("for i in $(seq 100); do kill -0 %d || kill -0 %d || kill -0 %u || "
+			   "{ echo gone; exit; }; sleep 0.02; done; echo alive",
+		first, second, run.pid);
 	kit_run_shell(kit, &run, script);
 	assert_string_equal(buffer_text(&run.out), "gone\n");
 	kit_run_done(&run);
@@ -333,6 +334,35 @@ static void test_stolen_output(void **state)
 		"for i in 1 2 3 4 5 6 7 8 9; do echo $i; done; wait; exit 3");
 	assert_int_equal(run.result.code, 3);
 	kit_run_done(&run);
+	check_shell(kit, "echo on", "on\n", 0);
+}
+
+/* A file whose opening waits, at somebody's pleasure: init must come back from it. */
+static void test_program_that_cannot_be_opened(void **state)
+{
+	struct init_kit *kit = *state;
+	CLEANUP(free_p) char *path = xasprintf("%s/leased", kit->folder);
+	struct exec_spec spec = {.argv = ARGV(path)};
+	struct kit_run run = {.hold = false};
+	int64_t start_ms;
+	int fd;
+
+	temp_write(kit->folder, "leased", "#!/bin/sh\n");
+	assert_int_equal(chmod(path, 0755), 0);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	(void)signal(SIGIO, SIG_IGN);
+	if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0) {
+		close(fd);
+		skip();
+	}
+	start_ms = clock_mono_ms();
+	kit_run_start(kit, &run, &spec);
+	init_kit_until(kit, &run.ended);
+	assert_int_equal(run.result.signal, SIGKILL);
+	assert_in_range(clock_mono_ms() - start_ms, 1000, 9000);
+	kit_run_done(&run);
+	close(fd);
 	check_shell(kit, "echo on", "on\n", 0);
 }
 
@@ -548,6 +578,7 @@ int main(int argc, char **argv)
 		TEST(test_kill_takes_descendants),
 		TEST(test_grandchild_keeps_the_pipe),
 		TEST(test_stolen_output),
+		TEST(test_program_that_cannot_be_opened),
 		TEST(test_commands_outlive_the_connection),
 		TEST(test_end_while_nobody_listens),
 		TEST(test_detached_runs_on),

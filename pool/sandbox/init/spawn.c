@@ -1,7 +1,7 @@
 /*
  * Starts a command by vfork: the child borrows init's memory until it has executed, so it makes
  * system calls only and reports by a field of the caller's. A watchdog timer, which exec takes
- * away, ends a child that something inside keeps from executing (a file lease, for example), for
+ * away, ends a child that something inside keeps from executing (a file lease, a stop signal), for
  * init stands still that long.
  */
 #include "pool/sandbox/init/init.h"
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,7 +22,7 @@
 #define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define PROGRAM_PATH_MAX 4096
 
-enum step { STEP_TERMINAL, STEP_USER, STEP_CWD, STEP_EXEC };
+enum step { STEP_WATCHDOG, STEP_TERMINAL, STEP_DESCRIPTORS, STEP_USER, STEP_CWD, STEP_EXEC };
 
 struct launch {
 	const struct spawn *spawn;
@@ -31,15 +32,18 @@ struct launch {
 	volatile int sys; /* 0: it runs */
 };
 
-static void watchdog_start(void)
+/* False when the sandbox has used its signal queue up, which would take the watchdog away. */
+static bool watchdog_start(void)
 {
 	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
 	struct itimerspec when = {.it_value = {.tv_sec = EXEC_PATIENCE_S}};
 	timer_t timer;
 
-	if (timer_create(CLOCK_MONOTONIC, &event, &timer) == 0) {
-		(void)timer_settime(timer, 0, &when, NULL);
+	if (timer_create(CLOCK_MONOTONIC, &event, &timer) < 0) {
+		return errno != EAGAIN;
 	}
+	(void)timer_settime(timer, 0, &when, NULL);
+	return true;
 }
 
 /* The calls themselves: libc's wrappers would synchronise threads that are not there. */
@@ -116,14 +120,16 @@ static void __attribute__((noreturn)) child_run(struct launch *launch)
 	sigset_t none;
 	int sys;
 
-	watchdog_start();
+	if (!watchdog_start()) {
+		child_fail(launch, STEP_WATCHDOG, EAGAIN);
+	}
 	(void)setsid();
 	if (spawn->tty && ioctl(spawn->fds[0], TIOCSCTTY, 0) < 0) {
 		child_fail(launch, STEP_TERMINAL, errno);
 	}
 	for (int i = 0; i < 3; i++) {
 		if (dup2(spawn->fds[i], i) < 0) {
-			child_fail(launch, STEP_TERMINAL, errno);
+			child_fail(launch, STEP_DESCRIPTORS, errno);
 		}
 	}
 	sys = become(spawn->user);
@@ -171,6 +177,12 @@ static void explain(const struct launch *launch, char *why, size_t size)
 	int sys = launch->sys;
 
 	switch (launch->step) {
+	case STEP_WATCHDOG:
+		text_format(why, size, "%s: too many signals are queued in the sandbox", name);
+		break;
+	case STEP_DESCRIPTORS:
+		text_format(why, size, "%s: standard input and output: %s", name, strerror(sys));
+		break;
 	case STEP_TERMINAL:
 		text_format(why, size, "%s: terminal: %s", name, strerror(sys));
 		break;
@@ -211,6 +223,10 @@ pid_t spawn_start(const struct spawn *spawn, int *ret_sys, char *why, size_t why
 
 	if (pid == 0) {
 		child_run(&launch);
+	}
+	if (!spawn->user->is_root) {
+		/* The change of user went through to the memory that the child had borrowed. */
+		(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	}
 	if (pid < 0) {
 		*ret_sys = errno;
