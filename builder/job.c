@@ -115,11 +115,14 @@ static int make_base(struct job *job, struct error *err)
 static char *make_manifest(const struct job *job)
 {
 	const struct environment *environment = job->environment;
-	json_t *json = json_object(), *variables = json_array(), *sources = json_array();
+	json_t *json = json_object(), *variables = json_object(), *sources = json_array();
 	char *text;
 
 	for (size_t i = 0; environment->env[i] != NULL; i++) {
-		json_array_append_new(variables, json_string(environment->env[i]));
+		size_t length = strcspn(environment->env[i], "=");
+
+		json_object_setn_new(variables, environment->env[i], length,
+			json_string(environment->env[i] + length + 1));
 	}
 	for (size_t i = 0; i < environment->source_count; i++) {
 		CLEANUP(free_p) char *url = git_url_public(environment->sources[i].url);
