@@ -20,6 +20,7 @@ def machine():
     """A hob of its own, not started."""
     hob = hobtest.Hob()
     yield hob
+    print("hobd's log ends:\n" + hob.tail())
     hob.close()
 
 

@@ -182,7 +182,7 @@ class Hob:
         return next(entry for entry in self.client.get("/v1/pool")["environments"]
                     if entry["environment"] == name)
 
-    def wait_ready(self, name, count, seconds=60):
+    def wait_ready(self, name, count, seconds=30):
         wait_for(f"{count} ready sandboxes of {name}", lambda: self.pool(name)["ready"] == count, seconds)
 
     def launchers(self):
