@@ -49,6 +49,8 @@ class FakeHobd:
         self.environments = {"webapp": self.environment("webapp"), "tool": self.environment("tool")}
         self.builds, self.logs, self.pool = [], {}, []
         self.sandboxes, self.requests, self.execs = {}, [], {}
+        self.listings = {}  # path: entries, for folders that lie
+        self.sessions = []
         self.source, self.reason = "warm", None
         self.build_result = "published"
         self.ended = threading.Condition()
@@ -75,6 +77,10 @@ class FakeHobd:
 
     def path(self, sandbox_id, name):
         return os.path.join(self.folder, sandbox_id, name.lstrip("/"))
+
+    def drop_sessions(self):
+        for connection in self.sessions:
+            connection.shutdown(socket.SHUT_RDWR)
 
     def close(self):
         self.server.shutdown()
@@ -270,6 +276,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
         self.close_connection = True
         session = Session(self, sandbox_id)
+        self.hobd.sessions.append(self.connection)
         try:
             session.run()
         finally:
@@ -282,7 +289,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def file_get(self, sandbox_id, path):
         self.sandbox(sandbox_id)
         place = self.hobd.path(sandbox_id, path)
-        if os.path.isdir(place):
+        if path in self.hobd.listings:
+            self.reply(200, {"path": "/" + path, "entries": self.hobd.listings[path]})
+        elif os.path.isdir(place):
             self.reply(200, {"path": "/" + path, "entries": [
                 self.entry(place, name) for name in sorted(os.listdir(place))]})
         elif os.path.exists(place):
@@ -429,7 +438,10 @@ class Session:
                 data = b""
             if not data:
                 return
-            self.send(2, bytes([stream]) + data)
+            try:
+                self.send(2, bytes([stream]) + data)
+            except OSError:
+                return
 
     def start(self, request):
         if request.get("tty"):
