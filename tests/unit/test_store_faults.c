@@ -242,12 +242,21 @@ static void assert_heads_and_builds(struct store *store, const char *fault)
 	free(builds);
 }
 
+/* A new store in place of the last run's. */
+static struct store *open_empty(const char *folder)
+{
+	CLEANUP(free_p) char *path = xasprintf("%s/store", folder);
+	struct error err = ERROR_INIT;
+
+	assert_ok(io_remove_tree(AT_FDCWD, path, &err), &err);
+	return store_kit_open(folder);
+}
+
 /* One run with one fault. False: the fault point was not passed that often. */
-static bool break_once(const char *point, int passage, const char *action)
+static bool break_once(const char *folder, const char *point, int passage, const char *action)
 {
 	CLEANUP(free_p) char *fault = xasprintf("%s:%d:%s", point, passage, action);
-	CLEANUP(temp_remove_p) char *folder = temp_folder();
-	CLEANUP(store_close_p) struct store *store = store_kit_open(folder);
+	CLEANUP(store_close_p) struct store *store = open_empty(folder);
 	struct store_sweep sweep;
 	struct error err = ERROR_INIT;
 	int status;
@@ -268,10 +277,9 @@ static bool break_once(const char *point, int passage, const char *action)
 }
 
 /* The points that one run of the work passes, each once. */
-static char **list_points(void)
+static char **list_points(const char *folder)
 {
-	CLEANUP(temp_remove_p) char *folder = temp_folder();
-	CLEANUP(store_close_p) struct store *store = store_kit_open(folder);
+	CLEANUP(store_close_p) struct store *store = open_empty(folder);
 	CLEANUP(free_p) char *list = xasprintf("%s/points", folder);
 	CLEANUP(free_p) char *text = NULL;
 	char **points = xcalloc(1, sizeof(*points));
@@ -300,9 +308,8 @@ static void test_every_step_of_the_protocol_has_a_point(void **state)
 		"head.made", "image.linked", "remove.before_commit", "remove.committed",
 		"trash.before", "trash.renamed", "trash.deleted", "build.logged",
 		"build.before_end", "build.ended"};
-	CLEANUP(strv_free_p) char **points = list_points();
+	CLEANUP(strv_free_p) char **points = list_points(*state);
 
-	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
 		bool found = false;
 
@@ -315,14 +322,14 @@ static void test_every_step_of_the_protocol_has_a_point(void **state)
 	}
 }
 
-static void break_everywhere(const char *action)
+static void break_everywhere(const char *folder, const char *action)
 {
-	CLEANUP(strv_free_p) char **points = list_points();
+	CLEANUP(strv_free_p) char **points = list_points(folder);
 
 	for (size_t i = 0; points[i] != NULL; i++) {
 		int passage = 1;
 
-		while (break_once(points[i], passage, action)) {
+		while (break_once(folder, points[i], passage, action)) {
 			passage++;
 		}
 		if (streq(action, "kill") && passage == 1) {
@@ -333,22 +340,22 @@ static void break_everywhere(const char *action)
 
 static void test_killed_at_every_step(void **state)
 {
-	(void)state;
-	break_everywhere("kill");
+	break_everywhere(*state, "kill");
 }
 
 static void test_disk_full_at_every_step(void **state)
 {
-	(void)state;
-	break_everywhere("ENOSPC");
+	break_everywhere(*state, "ENOSPC");
 }
+
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup_folder, teardown_folder)
 
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_every_step_of_the_protocol_has_a_point),
-		cmocka_unit_test(test_killed_at_every_step),
-		cmocka_unit_test(test_disk_full_at_every_step),
+		IN_FOLDER(test_every_step_of_the_protocol_has_a_point),
+		IN_FOLDER(test_killed_at_every_step),
+		IN_FOLDER(test_disk_full_at_every_step),
 	};
 
 	if (argc == 3 && streq(argv[1], "--work")) {

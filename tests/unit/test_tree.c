@@ -98,16 +98,21 @@ static void test_a_deep_and_busy_tree(void **state)
 	check_deep(*state, 600, 1);
 }
 
-static void test_a_deep_tree_in_memory(void **state)
+/* A folder on another file system, tmpfs; *state is NULL where there is none. */
+static int setup_memory(void **state)
 {
 	char template[] = "/dev/shm/hob-unit-XXXXXX";
 
-	(void)state;
-	if (mkdtemp(template) == NULL) {
+	*state = mkdtemp(template) != NULL ? xstrdup(template) : NULL;
+	return 0;
+}
+
+static void test_a_deep_tree_in_memory(void **state)
+{
+	if (*state == NULL) {
 		skip();
 	}
-	check_deep(template, 600, 1);
-	assert_int_equal(rmdir(template), 0);
+	check_deep(*state, 600, 1);
 }
 
 static void test_links_are_links(void **state)
@@ -306,18 +311,16 @@ static void test_nothing_mounted_is_touched(void **state)
 /* A path of another mount than the working folder's is no reason to refuse. */
 static void test_an_absolute_path_on_another_mount(void **state)
 {
-	char template[] = "/dev/shm/hob-unit-XXXXXX";
 	struct tree_usage usage = {0};
 	struct error err = ERROR_INIT;
 
-	(void)state;
-	if (mkdtemp(template) == NULL) {
+	if (*state == NULL) {
 		skip();
 	}
 	assert_int_equal(chdir("/"), 0);
-	assert_ok(io_tree_usage(AT_FDCWD, template, &usage, &err), &err);
-	assert_ok(io_remove_tree(AT_FDCWD, template, &err), &err);
-	assert_int_equal(access(template, F_OK), -1);
+	assert_ok(io_tree_usage(AT_FDCWD, *state, &usage, &err), &err);
+	assert_ok(io_remove_tree(AT_FDCWD, *state, &err), &err);
+	assert_int_equal(access(*state, F_OK), -1);
 }
 
 /* Two removals of one tree at once, as two sweeps may do them. */
@@ -343,18 +346,19 @@ static void test_two_removals_at_once(void **state)
 }
 
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup_folder, teardown_folder)
+#define IN_MEMORY(test) cmocka_unit_test_setup_teardown(test, setup_memory, teardown_folder)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IN_FOLDER(test_a_very_deep_tree),
 		IN_FOLDER(test_a_deep_and_busy_tree),
-		cmocka_unit_test(test_a_deep_tree_in_memory),
+		IN_MEMORY(test_a_deep_tree_in_memory),
 		IN_FOLDER(test_links_are_links),
 		IN_FOLDER(test_names_are_bytes),
 		IN_FOLDER(test_forbidden_folders_of_ones_own),
 		IN_FOLDER(test_nothing_mounted_is_touched),
-		cmocka_unit_test(test_an_absolute_path_on_another_mount),
+		IN_MEMORY(test_an_absolute_path_on_another_mount),
 		IN_FOLDER(test_two_removals_at_once),
 	};
 
