@@ -9,6 +9,7 @@ struct cli;
 /* The log to standard output; with `follow` until the build has ended. */
 MUSTCHECK int build_log_print(struct cli *cli, const char *id, bool follow, struct error *err);
 /* The newest build of an environment, NULL if there is none. The caller owns it. */
-MUSTCHECK int build_newest(struct cli *cli, const char *environment, json_t **ret_build, struct error *err);
+MUSTCHECK int build_newest(
+	struct cli *cli, const char *environment, json_t **ret_build, struct error *err);
 
 #endif

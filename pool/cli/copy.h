@@ -27,13 +27,15 @@ enum remote_kind { REMOTE_NONE, REMOTE_FILE, REMOTE_FOLDER };
 MUSTCHECK int copy_remote_kind(
 	struct copy *copy, const char *path, enum remote_kind *ret_kind, struct error *err);
 
-/* `source` (a file, or a folder with all in it) becomes `target`, an absolute path in the sandbox. */
+/* `source` (a file, or a folder with all in it) becomes `target`, an absolute path in the sandbox.
+ */
 MUSTCHECK int copy_in(struct copy *copy, const char *source, const char *target, struct error *err);
 /* Standard input becomes the file `target`. */
 MUSTCHECK int copy_in_stream(struct copy *copy, const char *target, struct error *err);
-/* The sandbox's `source` becomes `target` here. Nothing is written outside of `target`, whatever the
- * sandbox holds; set-uid bits are dropped. */
-MUSTCHECK int copy_out(struct copy *copy, const char *source, const char *target, struct error *err);
+/* The sandbox's `source` becomes `target` here. Nothing is written outside of `target`, whatever
+ * the sandbox holds; set-uid bits are dropped. */
+MUSTCHECK int copy_out(
+	struct copy *copy, const char *source, const char *target, struct error *err);
 /* The file `source` goes to standard output. */
 MUSTCHECK int copy_out_stream(struct copy *copy, const char *source, struct error *err);
 

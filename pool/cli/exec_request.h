@@ -12,7 +12,7 @@ struct exec_options {
 };
 
 /* `argv` is NULL-terminated. The caller owns the object. */
-MUSTCHECK int exec_request_new(const struct exec_options *options, char *const *argv, json_t **ret_request,
-	struct error *err);
+MUSTCHECK int exec_request_new(const struct exec_options *options, char *const *argv,
+	json_t **ret_request, struct error *err);
 
 #endif

@@ -17,10 +17,10 @@ typedef ssize_t http_upload_fn(void *context, void *data, size_t room, struct er
 
 struct http_request {
 	const char *method;
-	const char *path;     /* with its query, escaped */
-	const json_t *body;   /* NULL: none */
-	const char *accept;   /* NULL: whatever comes */
-	http_data_fn *data;   /* gets a successful reply that is not JSON */
+	const char *path; /* with its query, escaped */
+	const json_t *body; /* NULL: none */
+	const char *accept; /* NULL: whatever comes */
+	http_data_fn *data; /* gets a successful reply that is not JSON */
 	http_upload_fn *upload; /* instead of `body` */
 	int64_t upload_bytes; /* -1: not known before its end */
 	void *context;
@@ -28,8 +28,8 @@ struct http_request {
 
 struct http_reply {
 	int status;
-	json_t *json;  /* of a JSON reply; the caller's */
-	long mode;     /* X-Hob-Mode, -1 without */
+	json_t *json; /* of a JSON reply; the caller's */
+	long mode; /* X-Hob-Mode, -1 without */
 	int64_t bytes; /* Content-Length, -1 without */
 };
 

@@ -20,7 +20,8 @@ void human_until(char *text, const char *at);
 /* RFC 3339 as milliseconds since 1970. */
 bool human_parse_time(const char *at, int64_t *ret_real_ms);
 
-/* A member as text: "-" for null and absent, numbers and booleans written out. The caller frees it. */
+/* A member as text: "-" for null and absent, numbers and booleans written out. The caller frees it.
+ */
 char *human_member(const json_t *object, const char *key);
 /* The first 12 digits of a commit, "-" without. The caller frees it. */
 char *human_commit(const json_t *object);

@@ -12,9 +12,9 @@
 #include <stdint.h>
 
 enum option_type {
-	OPTION_FLAG,     /* bool */
-	OPTION_TEXT,     /* const char *, NULL when not given */
-	OPTION_LIST,     /* char **, NULL when not given; every use adds one */
+	OPTION_FLAG, /* bool */
+	OPTION_TEXT, /* const char *, NULL when not given */
+	OPTION_LIST, /* char **, NULL when not given; every use adds one */
 	OPTION_DURATION, /* int64_t in ms; keeps the caller's default when not given */
 };
 
@@ -23,7 +23,7 @@ struct option_row {
 	char letter; /* '\0': none */
 	enum option_type type;
 	const char *value; /* what stands for the value in --help; NULL for a flag */
-	size_t offset;     /* of the member in the values */
+	size_t offset; /* of the member in the values */
 	const char *help;
 };
 

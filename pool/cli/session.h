@@ -6,9 +6,9 @@
 #include "base/json.h"
 
 struct session_spec {
-	const char *socket;  /* of hobd */
+	const char *socket; /* of hobd */
 	const char *sandbox; /* full id */
-	json_t *request;     /* as for POST …/exec; the terminal's members are added here */
+	json_t *request; /* as for POST …/exec; the terminal's members are added here */
 	bool tty;
 	bool forward_stdin;
 	bool collect; /* keep the output instead of writing it */
@@ -21,8 +21,8 @@ struct session_result {
 	bool out_cut, err_cut; /* more came than is kept */
 };
 
-/* Runs it to its end. While it runs, signals that would end this process go to the command; the third
- * gives up, and hobd then kills the command. Release the result with session_result_done. */
+/* Runs it to its end. While it runs, signals that would end this process go to the command; the
+ * third gives up, and hobd then kills the command. Release the result with session_result_done. */
 MUSTCHECK int session_run(
 	const struct session_spec *spec, struct session_result *ret_result, struct error *err);
 void session_result_done(struct session_result *result);

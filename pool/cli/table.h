@@ -1,4 +1,5 @@
-/* A table in aligned columns. On a terminal the last column is cut at the edge; piped, nothing is. */
+/* A table in aligned columns. On a terminal the last column is cut at the edge; piped, nothing is.
+ */
 #ifndef HOB_POOL_CLI_TABLE_H
 #define HOB_POOL_CLI_TABLE_H
 
