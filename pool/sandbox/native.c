@@ -259,11 +259,11 @@ static int socket_listen(
 }
 
 static pid_t child_start(struct native_means *means, const struct launcher_request *request,
-	int cgroup_fd, int socket, int control_fd, int *ret_pidfd)
+	int cgroup_fd, struct native *native, int socket, int control_fd)
 {
 	struct clone_args args = {.flags = NATIVE_FLAGS,
 		.exit_signal = (uint64_t)SIGCHLD,
-		.pidfd = (uint64_t)(uintptr_t)ret_pidfd};
+		.pidfd = (uint64_t)(uintptr_t)&native->pidfd};
 	pid_t pid;
 
 	if (means->cgroups.hierarchies[0].v2) {
@@ -272,7 +272,7 @@ static pid_t child_start(struct native_means *means, const struct launcher_reque
 	}
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0) {
-		native_child(means, request, socket, control_fd);
+		native_child(means, request, native, socket, control_fd);
 	}
 	return pid;
 }
@@ -297,7 +297,7 @@ static int child_make(struct native_means *means, const struct launcher_request 
 	if (!request->network_host && netns_pool_enter(&means->nets, err) < 0) {
 		return -(int)err->kind;
 	}
-	native->pid = child_start(means, request, cgroup_fd, socket, control, &native->pidfd);
+	native->pid = child_start(means, request, cgroup_fd, native, socket, control);
 	saved = errno;
 	if (!request->network_host) {
 		netns_pool_leave(&means->nets);

@@ -59,9 +59,9 @@ struct native_failure {
 	char step[60];
 };
 
-/* The child's half; never returns. `socket` goes to the launcher and is close-on-exec. */
+/* The child's half; never returns. `socket` goes to the launcher, whose end of it is `native`'s. */
 _Noreturn void native_child(const struct native_means *means,
-	const struct launcher_request *request, int socket, int control_fd);
+	const struct launcher_request *request, struct native *native, int socket, int control_fd);
 
 /* The filter of every process in a sandbox. 0 or an errno. */
 int seccomp_load(void);

@@ -321,7 +321,7 @@ static void place_descriptors(const struct child *child)
 }
 
 _Noreturn void native_child(const struct native_means *means,
-	const struct launcher_request *request, int socket, int control_fd)
+	const struct launcher_request *request, struct native *native, int socket, int control_fd)
 {
 	static char name[] = "hob-init";
 	static char *const arguments[] = {name, NULL};
@@ -330,6 +330,8 @@ _Noreturn void native_child(const struct native_means *means,
 		.means = means, .request = request, .socket = socket, .control_fd = control_fd};
 	int sys;
 
+	/* Held here they would hide that the launcher has died. */
+	native_done(native);
 	/* While the file is still ours: a change of ids takes it away. */
 	oom_score_set(&child);
 	become_root(&child);

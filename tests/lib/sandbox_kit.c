@@ -80,7 +80,7 @@ char *sandbox_kit_layer(struct sandbox_kit *kit, int64_t id_base, int64_t id_cou
 	return path;
 }
 
-static void host_layer_make(struct sandbox_kit *kit, uid_t owner)
+static void host_layer_make(struct sandbox_kit *kit, uid_t owner, gid_t group)
 {
 	static const char *const folders[] = {"dev", "proc", "sys", "run", "usr", "etc", "root",
 		"var", "home", "workspace", "tmp"};
@@ -88,23 +88,24 @@ static void host_layer_make(struct sandbox_kit *kit, uid_t owner)
 	CLEANUP(free_p) char *tree = sandbox_kit_layer(kit, owner, 1);
 	CLEANUP(free_p) char *command = NULL;
 
+	assert_int_equal(chown(tree, owner, group), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
 		CLEANUP(free_p) char *path = xasprintf("%s/%s", tree, folders[i]);
 
 		assert_int_equal(mkdir(path, 0755), 0);
 		assert_int_equal(chmod(path, streq(folders[i], "tmp") ? 01777 : 0755), 0);
-		assert_int_equal(lchown(path, owner, owner), 0);
+		assert_int_equal(lchown(path, owner, group), 0);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(links); i++) {
 		CLEANUP(free_p) char *path = xasprintf("%s/%s", tree, links[i]);
 		CLEANUP(free_p) char *target = xasprintf("usr/%s", links[i]);
 
 		assert_int_equal(symlink(target, path), 0);
-		assert_int_equal(lchown(path, owner, owner), 0);
+		assert_int_equal(lchown(path, owner, group), 0);
 	}
 	command = xasprintf("%s/etc/passwd", tree);
 	text_put(command, "root:x:0:0::/root:/bin/sh\nagent:x:1000:1000::/home:/bin/sh\n");
-	assert_int_equal(lchown(command, owner, owner), 0);
+	assert_int_equal(lchown(command, owner, group), 0);
 	kit->layers[kit->layer_count - 1].host_usr = true;
 }
 
@@ -125,7 +126,7 @@ struct sandbox_kit *sandbox_kit_new(int64_t launchers)
 		.id_slots = 2048,
 		.launchers = launchers};
 	launcher_run(kit);
-	host_layer_make(kit, getpwnam(user)->pw_uid);
+	host_layer_make(kit, getpwnam(user)->pw_uid, getpwnam(user)->pw_gid);
 	return kit;
 }
 
@@ -154,6 +155,9 @@ void sandbox_kit_free(struct sandbox_kit *kit)
 {
 	if (kit == NULL) {
 		return;
+	}
+	for (size_t i = 0; i < KIT_BOXES_MAX; i++) {
+		init_client_free(kit->clients[i]);
 	}
 	if (kit->lost) {
 		sandbox_kit_restart(kit);
@@ -355,7 +359,23 @@ void box_connect(struct kit_box *box)
 	assert_ok(init_client_new(box->kit->loop, steal_fd(&box->created.control_fd), &events,
 			  &box->init, &box->init.client, &err),
 		&err);
+	for (size_t i = 0; i < KIT_BOXES_MAX; i++) {
+		if (box->kit->clients[i] == NULL) {
+			box->kit->clients[i] = box->init.client;
+			break;
+		}
+	}
 	init_kit_until(&box->init, &box->init.ready);
+}
+
+void box_disconnect(struct kit_box *box)
+{
+	for (size_t i = 0; i < KIT_BOXES_MAX; i++) {
+		if (box->kit->clients[i] == box->init.client) {
+			box->kit->clients[i] = NULL;
+		}
+	}
+	init_client_free(steal_ptr(box->init.client));
 }
 
 void box_open(struct sandbox_kit *kit, struct kit_box *box, const char *id, uint32_t slot)
@@ -395,10 +415,7 @@ int box_close(struct kit_box *box)
 {
 	int status;
 
-	if (box->init.client != NULL) {
-		init_client_free(box->init.client);
-		box->init.client = NULL;
-	}
+	box_disconnect(box);
 	do {
 		status = kit_destroy(box->kit, box->id);
 	} while (status == -ERROR_BUSY);

@@ -15,6 +15,7 @@
  */
 #define KIT_LAYER_HOST 1
 #define KIT_LAYERS_MAX 64
+#define KIT_BOXES_MAX 16 /* connected at a time */
 
 struct sandbox_kit {
 	struct config config;
@@ -28,6 +29,7 @@ struct sandbox_kit {
 	struct error err;
 	struct sandbox_created created;
 	int fd;
+	struct init_client *clients[KIT_BOXES_MAX]; /* for a test that fails half-way */
 };
 
 /* cmocka fixtures: *state is a struct sandbox_kit, or the tests are skipped where there is no root.
@@ -59,7 +61,9 @@ struct sandbox_spec kit_spec(const struct sandbox_kit *kit, const char *id, uint
 int box_create(struct sandbox_kit *kit, struct kit_box *box, const struct sandbox_spec *spec);
 /* Connects a client to the created control socket and waits for hob-init's hello. */
 void box_connect(struct kit_box *box);
-/* Both, failing the test. */
+/* Lets go of the connection; the sandbox lives on. */
+void box_disconnect(struct kit_box *box);
+/* Creates and connects, failing the test. */
 void box_open(struct sandbox_kit *kit, struct kit_box *box, const char *id, uint32_t slot);
 /* Runs `sh -c script`; its standard output without the last newline, for the caller to free. */
 char *box_shell(struct kit_box *box, const char *script, int *ret_code);
