@@ -198,7 +198,8 @@ static void adopt_execs(struct entry *entry, const uint32_t *ids, size_t count)
 	struct buffer text;
 
 	buffer_init(&text, ADOPT_FILE_MAX);
-	if (io_read_file(entry->manager->sandboxes_fd, path, &text, &err) < 0) {
+	if (io_read_file(entry->manager->sandboxes_fd, path, &text, &err) < 0 &&
+		err.kind != ERROR_NOT_FOUND) {
 		log_failure("exec.record_lost", &err, "sandbox", entry->record.id);
 	}
 	exec_records_parse(buffer_text(&text), text.length, adopt_exec, &execs);

@@ -14,6 +14,7 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 /* A claim's env and metadata are bounded by the body's limit; this is above any such line. */
@@ -75,6 +76,7 @@ static void count(struct entry *entry, enum entry_state state, bool in)
 	}
 	if (state == ENTRY_READY) {
 		manager->ready_count += one;
+		entry->image->ready += one;
 	}
 	if (state == ENTRY_CLAIMED) {
 		manager->claimed_count += one;
@@ -177,26 +179,15 @@ int entry_set_state(struct entry *entry, enum entry_state state, struct error *e
 int entry_files_open(struct entry *entry, struct error *err)
 {
 	int dir_fd = entry->manager->sandboxes_fd;
-	CLEANUP(close_p) int folder = -1;
-	struct stat stat;
+	char path[ID_SIZE + sizeof("/state")];
 
 	if (mkdirat(dir_fd, entry->record.id, 0700) < 0 && errno != EEXIST) {
 		return error_sys(err, errno, "mkdir %s/sandboxes/%s", entry->manager->config->run,
 			entry->record.id);
 	}
-	if ((folder = io_open(dir_fd, entry->record.id, O_PATH | O_DIRECTORY, 0, err)) < 0) {
-		return folder;
-	}
-	entry->state_fd = io_open(folder, "state", O_WRONLY | O_CREAT | O_APPEND, 0600, err);
-	if (entry->state_fd < 0) {
-		return -(int)err->kind;
-	}
-	entry->execs_fd = io_open(folder, "execs", O_WRONLY | O_CREAT | O_APPEND, 0600, err);
-	if (entry->execs_fd < 0) {
-		return -(int)err->kind;
-	}
-	entry->execs_bytes = fstat(entry->execs_fd, &stat) == 0 ? stat.st_size : 0;
-	return 0;
+	snprintf(path, sizeof(path), "%s/state", entry->record.id);
+	entry->state_fd = io_open(dir_fd, path, O_WRONLY | O_CREAT | O_APPEND, 0600, err);
+	return entry->state_fd < 0 ? -(int)err->kind : 0;
 }
 
 void entry_files_remove(struct entry *entry)

@@ -49,7 +49,8 @@ struct entry {
 	struct entry_record record;
 	struct entry *next, *previous; /* of its state's list */
 	struct entry *bucket_next;
-	int state_fd, execs_fd;
+	int state_fd;
+	int execs_fd; /* opened by the first command */
 	bool state_torn; /* the last append was cut short */
 	int64_t execs_bytes;
 	int pidfd;
@@ -85,7 +86,7 @@ void entry_move(struct entry *entry, enum entry_state state);
 void entry_place(struct entry *entry, enum entry_state state);
 /* Appends the record as it is now. */
 MUSTCHECK int entry_write(struct entry *entry, struct error *err);
-/* Opens (and makes) the files of <run>/sandboxes/<id>. */
+/* Opens (and makes) the state file in <run>/sandboxes/<id>. */
 MUSTCHECK int entry_files_open(struct entry *entry, struct error *err);
 void entry_files_remove(struct entry *entry);
 

@@ -25,8 +25,8 @@ struct pool_image {
 	char **env;
 	char *user;
 	char *cwd;
-	/* Sandboxes under way on it, and claims that wait for one. */
-	size_t creating, waiting;
+	/* Sandboxes under way and ready on it, and claims that wait for one. */
+	size_t creating, ready, waiting;
 };
 
 /* By "img-3", "3", or an environment's name (its head). ERROR_NOT_FOUND. Counted: pool_image_put.

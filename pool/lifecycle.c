@@ -236,11 +236,6 @@ int entry_connect(struct entry *entry, int control_fd, struct error *err)
 		entry->manager->loop, control_fd, &events, entry, &entry->client, err);
 }
 
-static int read_start_time(struct entry *entry, struct error *err)
-{
-	return process_start_time(entry->record.pid, &entry->record.pid_start, err);
-}
-
 static void on_created(
 	void *context, const struct sandbox_created *created, const struct error *err)
 {
@@ -264,12 +259,13 @@ static void on_created(
 	entry->record.pid = created->pid;
 	fd = created->control_fd;
 	if (entry_watch(entry, created->pidfd, &failure) < 0 ||
-		read_start_time(entry, &failure) < 0 ||
-		entry_set_state(entry, ENTRY_WARMING, &failure) < 0) {
+		process_start_time(entry->record.pid, &entry->record.pid_start, &failure) < 0) {
 		close(fd);
 		creation_failed(entry, &failure);
 		return;
 	}
+	/* For a restarted hobd it is as good as not made until it is ready. */
+	entry_move(entry, ENTRY_WARMING);
 	if (entry_connect(entry, fd, &failure) < 0) {
 		creation_failed(entry, &failure);
 	}

@@ -13,17 +13,6 @@
  * these. */
 #define CREATES_PER_TURN 4
 
-static int64_t count_ready_head(const struct pool *pool)
-{
-	int64_t count = 0;
-
-	for (const struct entry *entry = pool->entries[ENTRY_READY].first; entry != NULL;
-		entry = entry->next) {
-		count += entry->image == pool->head;
-	}
-	return count;
-}
-
 static struct pool_view view_of(const struct pool *pool, int64_t now_ms)
 {
 	const struct manager *manager = pool->manager;
@@ -31,7 +20,7 @@ static struct pool_view view_of(const struct pool *pool, int64_t now_ms)
 	struct pool_view view = {
 		.draining = pool->conf == NULL,
 		.has_head = pool->head != NULL,
-		.ready_head = count_ready_head(pool),
+		.ready_head = pool->head != NULL ? (int64_t)pool->head->ready : 0,
 		.claimed = (int64_t)pool->entries[ENTRY_CLAIMED].count,
 		.machine_total = (int64_t)manager->entry_count,
 		.machine_max = manager->config->max_sandboxes,

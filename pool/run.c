@@ -17,6 +17,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 /* The file of started commands is written anew, with the running ones only, above this. */
 #define EXECS_FILE_MAX 65536
@@ -78,24 +79,51 @@ static int rewrite_execs(struct entry *entry, struct error *err)
 	return 0;
 }
 
-/* A lost line costs only what `hob info` shows of a command after a restart. */
-static void record_started(struct run *run)
+static int open_execs(struct entry *entry, struct error *err)
+{
+	char path[ID_SIZE + sizeof("/execs")];
+	struct stat stat;
+
+	snprintf(path, sizeof(path), "%s/execs", entry->record.id);
+	entry->execs_fd = io_open(
+		entry->manager->sandboxes_fd, path, O_WRONLY | O_CREAT | O_APPEND, 0600, err);
+	if (entry->execs_fd < 0) {
+		return -(int)err->kind;
+	}
+	entry->execs_bytes = fstat(entry->execs_fd, &stat) == 0 ? stat.st_size : 0;
+	return 0;
+}
+
+static int append_exec(const struct run *run, struct error *err)
 {
 	struct entry *entry = run->entry;
-	struct error err = ERROR_INIT;
 	struct buffer line;
+	int status = 0;
 
-	if (entry->execs_bytes > EXECS_FILE_MAX && rewrite_execs(entry, &err) < 0) {
-		log_failure("exec.record_failed", &err, "sandbox", entry->record.id);
+	if (entry->execs_fd < 0) {
+		status = open_execs(entry, err);
+	} else if (entry->execs_bytes > EXECS_FILE_MAX) {
+		return rewrite_execs(entry, err); /* with this one among the running */
+	}
+	if (status < 0) {
+		return status;
 	}
 	buffer_init(&line, 0);
 	format_run(run, &line);
-	if (entry->execs_fd >= 0 &&
-		io_write_full(entry->execs_fd, line.data, line.length, &err) < 0) {
-		log_failure("exec.record_failed", &err, "sandbox", entry->record.id);
-	}
+	status = io_write_full(entry->execs_fd, line.data, line.length, err);
 	entry->execs_bytes += (int64_t)line.length;
 	buffer_done(&line);
+	return status;
+}
+
+/* A lost line costs only what `hob info` shows of a command after a restart. */
+static void record_started(const struct run *run)
+{
+	struct error err = ERROR_INIT;
+
+	if (append_exec(run, &err) < 0) {
+		log_failure("exec.record_failed", &err, "sandbox", run->entry->record.id);
+	}
 }
 
 /* ---- events of hob-init ---- */
