@@ -33,7 +33,8 @@ struct launcher;
  * other sandboxes live on. ERROR_DENIED when not root, ERROR_UNSUPPORTED naming what the kernel
  * lacks.
  */
-MUSTCHECK int launcher_start(const struct config *config, struct launcher **ret_launcher, struct error *err);
+MUSTCHECK int launcher_start(
+	const struct config *config, struct launcher **ret_launcher, struct error *err);
 /* Gives up root for config->user and group (no capability is kept) in the calling process. */
 MUSTCHECK int privileges_drop(const struct config *config, struct error *err);
 /* From now on replies are delivered by this loop. `lost` is called once when a launcher died. */
@@ -47,62 +48,64 @@ int64_t launcher_slot_base(const struct launcher *launcher, uint32_t slot);
 
 enum sandbox_kind {
 	SANDBOX_SESSION, /* sandboxes/<id>/{upper,work}; outlives its launcher */
-	SANDBOX_BUILD,   /* staging/<staging>/{tree,work}, volatile; dies with its launcher */
+	SANDBOX_BUILD, /* staging/<staging>/{tree,work}, volatile; dies with its launcher */
 };
 
 struct sandbox_limits {
-	int64_t cpu_millis;   /* 0: none, in all of them */
+	int64_t cpu_millis; /* 0: none, in all of them */
 	int64_t memory_bytes;
 	int64_t pids;
 };
 
 struct sandbox_spec {
 	enum sandbox_kind kind;
-	const char *id;      /* also the cgroup's name and the folder's below <run>/sandboxes */
+	const char *id; /* also the cgroup's name and the folder's below <run>/sandboxes */
 	const char *staging; /* SANDBOX_BUILD: name of the staging folder */
 	const char *hostname;
-	uint32_t slot;       /* the caller's to keep unique: see slots.h */
+	uint32_t slot; /* the caller's to keep unique: see slots.h */
 	const struct layer *layers; /* lowest first; id, id_base, id_count, host_usr are read */
 	size_t layer_count;
-	bool network_host;   /* share the host's network namespace; else loopback only */
+	bool network_host; /* share the host's network namespace; else loopback only */
 	struct sandbox_limits limits;
 };
 
 /* A reply: err is NULL on success. Descriptors are the receiver's from then on. */
 struct sandbox_created {
-	pid_t pid;      /* of hob-init, on the host */
-	int pidfd;      /* readable when the sandbox is dead */
+	pid_t pid; /* of hob-init, on the host */
+	int pidfd; /* readable when the sandbox is dead */
 	int control_fd; /* connected to hob-init: give it to init_client_new */
 	int64_t took_us;
 };
-typedef void sandbox_created_fn(void *context, const struct sandbox_created *created, const struct error *err);
+typedef void sandbox_created_fn(
+	void *context, const struct sandbox_created *created, const struct error *err);
 typedef void sandbox_done_fn(void *context, const struct error *err);
 
 /* All of these send a request and return; `fn` runs later, exactly once, unless the launcher is
  * stopped first. */
-void sandbox_create(
-	struct launcher *launcher, const struct sandbox_spec *spec, sandbox_created_fn *fn, void *context);
+void sandbox_create(struct launcher *launcher, const struct sandbox_spec *spec,
+	sandbox_created_fn *fn, void *context);
 void sandbox_freeze(struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context);
 void sandbox_thaw(struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context);
-/* Kills everything inside, waits until it is gone, removes the cgroups, and moves sandboxes/<id> away
- * to be deleted in the background (SANDBOX_SESSION). ERROR_BUSY: not gone yet, ask again. Succeeds
- * for a sandbox that does not exist. */
+/* Kills everything inside, waits until it is gone, removes the cgroups, and moves sandboxes/<id>
+ * away to be deleted in the background (SANDBOX_SESSION). ERROR_BUSY: not gone yet, ask again.
+ * Succeeds for a sandbox that does not exist. */
 void sandbox_destroy(struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context);
 /* For a destroyed SANDBOX_BUILD: proves that nothing writes to its layer any more, syncs, removes
  * `work`. Then the staging folder may be given to layer_seal. */
-void sandbox_seal(struct launcher *launcher, const char *staging, sandbox_done_fn *fn, void *context);
+void sandbox_seal(
+	struct launcher *launcher, const char *staging, sandbox_done_fn *fn, void *context);
 
 /*
- * For trees that hob-build writes itself with owners (tar bases): makes staging/<staging>/tree owned
- * by the first id of `slot`, and gives a user namespace with that range, which the caller's process
- * may setns() into. The descriptor is the receiver's.
+ * For trees that hob-build writes itself with owners (tar bases): makes staging/<staging>/tree
+ * owned by the first id of `slot`, and gives a user namespace with that range, which the caller's
+ * process may setns() into. The descriptor is the receiver's.
  */
 typedef void userns_fn(void *context, int userns_fd, const struct error *err);
-void launcher_prepare_tree(
-	struct launcher *launcher, const char *staging, uint32_t slot, userns_fn *fn, void *context);
+void launcher_prepare_tree(struct launcher *launcher, const char *staging, uint32_t slot,
+	userns_fn *fn, void *context);
 /* Deletes `name` below the store's "staging" or "layers". In the background of the launcher. */
-void launcher_remove(struct launcher *launcher, const char *room, const char *name, sandbox_done_fn *fn,
-	void *context);
+void launcher_remove(struct launcher *launcher, const char *room, const char *name,
+	sandbox_done_fn *fn, void *context);
 /* Starts `hob-build <environment>` with root rights of its own; its log goes to the store. */
 typedef void build_started_fn(void *context, pid_t pid, int pidfd, const struct error *err);
 void launcher_build(
@@ -117,8 +120,8 @@ struct sandbox_usage {
 	bool frozen;
 	bool populated;
 };
-MUSTCHECK int sandbox_usage_read(const struct config *config, const char *id, struct sandbox_usage *ret_usage,
-	struct error *err);
+MUSTCHECK int sandbox_usage_read(const struct config *config, const char *id,
+	struct sandbox_usage *ret_usage, struct error *err);
 
 /* Cgroups of hob's on this machine, for the adoption at start: ids, free with strv_free. */
 MUSTCHECK int sandbox_cgroups_list(const struct config *config, char ***ret_ids, struct error *err);
@@ -146,7 +149,7 @@ void init_client_free(struct init_client *client);
 struct exec_spec {
 	char *const *argv;
 	char *const *env; /* nothing is inherited; PATH, HOME, USER (TERM) are added when missing */
-	const char *cwd;  /* NULL: / */
+	const char *cwd; /* NULL: / */
 	const char *user; /* "name[:group]" or "uid[:gid]" inside; NULL: root */
 	bool pty;
 	bool stdin_open;
@@ -179,8 +182,9 @@ MUSTCHECK int init_exec(struct init_client *client, uint32_t id, const struct ex
 	const struct exec_events *events, void *context, struct init_exec_handle **ret_exec,
 	struct error *err);
 /* Takes up an exec of `ready`'s list: kept output again, then what comes. */
-MUSTCHECK int init_exec_adopt(struct init_client *client, uint32_t id, const struct exec_events *events,
-	void *context, struct init_exec_handle **ret_exec, struct error *err);
+MUSTCHECK int init_exec_adopt(struct init_client *client, uint32_t id,
+	const struct exec_events *events, void *context, struct init_exec_handle **ret_exec,
+	struct error *err);
 void init_exec_consumed(struct init_exec_handle *exec, size_t bytes);
 /* At most what stdin_room said, taken off it. */
 MUSTCHECK int init_exec_write(
@@ -192,20 +196,22 @@ void init_exec_resize(struct init_exec_handle *exec, uint16_t rows, uint16_t col
 void init_exec_detach(struct init_exec_handle *exec, bool kill);
 
 /* Files, by path inside the sandbox, as its root. One request, one handle, freed after `done`.
- * err->sys is the errno inside: EISDIR tells that `read` met a folder, EFBIG that it is too large. */
+ * err->sys is the errno inside: EISDIR tells that `read` met a folder, EFBIG that it is too large.
+ */
 struct init_file_handle;
 struct file_info {
-	const char *name;   /* of an entry; NULL for the file itself */
+	const char *name; /* of an entry; NULL for the file itself */
 	const char *target; /* of a symbolic link */
 	uint32_t mode, uid, gid;
 	uint64_t size;
 	int64_t mtime_ns;
 };
 struct file_events {
-	void (*info)(void *context, const struct file_info *info);  /* read, list: the file itself */
+	void (*info)(void *context, const struct file_info *info); /* read, list: the file itself */
 	void (*entry)(void *context, const struct file_info *entry); /* list */
-	void (*data)(void *context, const void *data, size_t length); /* read; then init_file_consumed */
-	void (*room)(void *context, size_t bytes);                    /* write: more may be sent */
+	void (*data)(
+		void *context, const void *data, size_t length); /* read; then init_file_consumed */
+	void (*room)(void *context, size_t bytes); /* write: more may be sent */
 	void (*done)(void *context, uint64_t bytes, const struct error *err);
 };
 MUSTCHECK int init_file_read(struct init_client *client, const char *path, uint64_t bytes_max,

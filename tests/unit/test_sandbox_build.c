@@ -165,7 +165,6 @@ static void test_builds_die_with_their_launcher(void **state)
 static void test_builds_die_with_a_killed_launcher(void **state)
 {
 	struct sandbox_kit *kit = *state;
-	CLEANUP(free_p) char *children = NULL;
 	struct sandbox_spec spec;
 	struct kit_box build;
 	struct pollfd ended = {.events = POLLIN};
