@@ -10,6 +10,7 @@
 #include "pool/sandbox/init_protocol.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/keyctl.h>
@@ -104,14 +105,30 @@ static int mount_fresh(const struct child *child, const char *type, const char *
 	return fd;
 }
 
+/* What is kept in memory counts as the sandbox's and cannot be reclaimed: full to the limit it
+ * would leave no room for the command that deletes it. */
+static void memory_share(const struct child *child, int64_t parts, char *text, size_t size)
+{
+	int64_t limit = child->request->limits.memory_bytes;
+
+	if (limit > 0) {
+		snprintf(text, size, "%" PRId64, limit / parts);
+	} else {
+		snprintf(text, size, "%" PRId64 "%%", 100 / parts);
+	}
+}
+
 static void mount_own(struct child *child)
 {
+	char half[24], eighth[24];
+	const char *const run[][2] = {{"mode", "0755"}, {"size", eighth}, {NULL, NULL}};
+	const char *const shm[][2] = {{"mode", "1777"}, {"size", half}, {NULL, NULL}};
 	static const char *const none[][2] = {{NULL, NULL}};
 	static const char *const pts[][2] = {
 		{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {NULL, NULL}};
-	static const char *const run[][2] = {{"mode", "0755"}, {NULL, NULL}};
-	static const char *const shm[][2] = {{"mode", "1777"}, {NULL, NULL}};
 
+	memory_share(child, 2, half, sizeof(half));
+	memory_share(child, 8, eighth, sizeof(eighth));
 	child->proc_fd = mount_fresh(
 		child, "proc", none, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
 	child->pts_fd = mount_fresh(child, "devpts", pts, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);

@@ -148,15 +148,14 @@ def test_set_uid_programs_give_nothing(client, sandbox):
 
 def test_mountinfo_shows_nothing_of_the_host(shared, client, sandbox):
     seen = client.output(sandbox, "cat /proc/self/mountinfo /proc/1/mountinfo /proc/mounts")
-    for word in (shared.folder, shared.store, "/var/lib", "hob-test", "layers/", "lowerdir=/", "upperdir=/",
-                 "workdir=/"):
+    for word in (shared.folder, shared.store, "/var/lib", "hob-test", "layers/", "sandboxes", "staging"):
         assert word not in seen, word
 
 
 def test_proc_and_sys_are_masked(client, sandbox):
     for path in ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/kmsg",
                  "/sys/firmware", "/proc/acpi"):
-        result = client.exec(sandbox, f"head -c 1 {path} 2>/dev/null || ls -A {path} 2>/dev/null")
+        result = client.exec(sandbox, f"timeout 1 head -c 1 {path} 2>/dev/null || ls -A {path}/ 2>/dev/null")
         assert result["stdout"] == "", path
     for path in ("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sysrq-trigger",
                  "/proc/sys/vm/drop_caches", "/proc/sys/kernel/modprobe", "/sys/kernel/uevent_helper",
@@ -251,7 +250,13 @@ def test_process_one_cannot_be_touched(client, sandbox):
     silent(python(client, sandbox, """
 refused('ptrace', 16, 1, 0, 0)
 refused('ptrace', 0x4206, 1, 0, 0)
-refused('process_vm_readv', 1, ctypes.create_string_buffer(16), 1, ctypes.create_string_buffer(16), 1, 0)
+class Part(ctypes.Structure):
+    _fields_ = [('base', ctypes.c_void_p), ('length', ctypes.c_size_t)]
+mine = ctypes.create_string_buffer(16)
+result, why = call('process_vm_readv', 1, ctypes.byref(Part(ctypes.addressof(mine), 16)), 1,
+                   ctypes.byref(Part(0x400000, 16)), 1, 0)
+if result >= 0 or 'permitted' not in why:
+    print('ALLOWED process_vm_readv', why)
 fd, _ = call('pidfd_open', 1, 0)
 for number in range(12):
     if fd >= 0:
@@ -312,8 +317,9 @@ def test_memory_hog_hits_only_itself(machine):
                                            "x = []\nwhile True: x.append(bytearray(1 << 20))"])
     assert result["exit_code"] != 0
     assert machine.client.output(sandbox, "echo fine") == "fine\n"
-    result = machine.client.exec(sandbox, "head -c 400000000 /dev/zero > /dev/shm/fill; true")
-    assert machine.client.exec(sandbox, "rm -f /dev/shm/fill; echo fine")["stdout"] == "fine\n", result
+    for folder in ("/dev/shm", "/run"):
+        result = machine.client.exec(sandbox, f"head -c 400000000 /dev/zero > {folder}/fill; true")
+        assert machine.client.exec(sandbox, f"rm -f {folder}/fill; echo fine")["stdout"] == "fine\n", result
 
 
 def test_files_that_resist_deletion_go(shared, client):
