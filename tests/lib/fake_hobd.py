@@ -48,6 +48,11 @@ class FakeHobd:
         self.socket = os.path.join(self.folder, "hob.sock")
         self.environments = {"webapp": self.environment("webapp"), "tool": self.environment("tool")}
         self.builds, self.logs, self.pool = [], {}, []
+        self.images = [{"id": "img-3", "environment": "webapp", "commit": "1a2b3c4d5e6f7a8b9c0d", "head": True,
+                        "created_at": stamp(-300), "bytes": 2 << 20, "exclusive_bytes": 2 << 20,
+                        "shared_bytes": 0, "users": ["head of webapp"],
+                        "layers": [{"id": 1, "kind": "step", "title": "step deps", "files": 3,
+                                    "bytes": 2 << 20, "stored": 2 << 20}]}]
         self.sandboxes, self.requests, self.execs = {}, [], {}
         self.listings = {}  # path: entries, for folders that lie
         self.sessions = []
@@ -362,6 +367,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise ApiError(404, "not_found", f"no build {number}")
         self.reply(200, self.hobd.logs[number], "text/plain")
 
+    def images(self):
+        self.reply(200, {"images": [
+            image for image in self.hobd.images
+            if self.query.get("environment", image["environment"]) == image["environment"]]})
+
+    def image(self, number):
+        for image in self.hobd.images:
+            if image["id"] == number:
+                return image
+        raise ApiError(404, "not_found", f"no image {number}")
+
+    def image_info(self, number):
+        self.reply(200, self.image(number))
+
+    def image_delete(self, number):
+        image = self.image(number)
+        if image["users"]:
+            raise ApiError(409, "conflict", f"{number} is in use: {image['users'][0]}")
+        self.hobd.images.remove(image)
+        self.reply(200, {"id": number, "freed_bytes": image["bytes"]})
+
     def pool(self):
         self.reply(200, {"environments": self.hobd.pool})
 
@@ -387,6 +413,9 @@ ROUTES = [
     ("GET", r"/v1/builds/([^/]+)", Handler.build_info),
     ("GET", r"/v1/builds/([^/]+)/log", Handler.build_log),
     ("GET", r"/v1/pool", Handler.pool),
+    ("GET", r"/v1/images", Handler.images),
+    ("GET", r"/v1/images/([^/]+)", Handler.image_info),
+    ("DELETE", r"/v1/images/([^/]+)", Handler.image_delete),
 ]
 
 

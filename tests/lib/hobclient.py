@@ -1,6 +1,7 @@
 """A client for hob's API over its unix socket: requests, server-sent events, WebSocket."""
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -77,7 +78,9 @@ class Client:
             headers.setdefault("Content-Type", "application/json")
         link = connection or self.connect()
         try:
-            link.request(method, path, body=body, headers=headers)
+            # A server that refuses a body may answer and close before it has read all of it.
+            with contextlib.suppress(BrokenPipeError):
+                link.request(method, path, body=body, headers=headers)
             response = link.getresponse()
             return Reply(response, response.read())
         finally:
