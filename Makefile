@@ -97,7 +97,7 @@ $(B)/gen/seccomp_program.h: pool/sandbox/seccomp_generate.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -D_GNU_SOURCE -I. -std=gnu11 $(WARN) -o $(B)/gen/seccomp_generate $< -lseccomp
 	$(Q)$(B)/gen/seccomp_generate > $@.tmp && mv $@.tmp $@
-$(B)/pool/sandbox/seccomp.o: $(B)/gen/seccomp_program.h
+$(B)/pool/sandbox/seccomp.o $(B)/tests/bench/bare.o: $(B)/gen/seccomp_program.h
 
 # ---- tests and benchmarks: programs that may use every room (TEST_ROOMS narrows it) ----
 TEST_ROOMS ?= tests/lib builder pool pool/sandbox snapshots configs base
