@@ -55,7 +55,7 @@ static void stream_end(struct exec *exec, struct stream *stream)
 	if (exec->tty) {
 		input_close(exec);
 	}
-	fd_close(&stream->fd);
+	watch_close(&stream->fd);
 	stream->ready = false;
 	stream->left = 0;
 }

@@ -199,6 +199,9 @@ static struct exec *exec_make(uint32_t id, const struct request *request, struct
 		stream_watch(exec, 1, plumbing->out[1]) &&
 		(plumbing->in < 0 || watch_add(plumbing->in, EPOLLOUT | EPOLLET, &exec->in.watch));
 	if (!watched) {
+		watch_close(&plumbing->out[0]);
+		watch_close(&plumbing->out[1]);
+		watch_close(&plumbing->in);
 		free(exec);
 		return NULL;
 	}

@@ -36,6 +36,9 @@ struct watch {
 
 bool watch_add(int fd, uint32_t events, struct watch *watch);
 void watch_change(int fd, uint32_t events, struct watch *watch);
+/* To be used for what is watched: a child that is just starting or dying still has copies of all
+ * descriptors, so closing alone would not end the events. */
+void watch_close(int *fd);
 int64_t now_us(void);
 int64_t now_ms(void);
 void fd_close(int *fd);

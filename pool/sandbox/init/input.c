@@ -16,7 +16,7 @@ void input_close(struct exec *exec)
 	struct input *input = &exec->in;
 
 	if (!exec->tty) {
-		fd_close(&input->fd);
+		watch_close(&input->fd);
 	}
 	input->fd = -1;
 	free(input->data);

@@ -54,6 +54,14 @@ void watch_change(int fd, uint32_t events, struct watch *watch)
 	(void)epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &event);
 }
 
+void watch_close(int *fd)
+{
+	if (*fd >= 0) {
+		(void)epoll_ctl(epoll_fd, EPOLL_CTL_DEL, *fd, NULL);
+		fd_close(fd);
+	}
+}
+
 int64_t now_us(void)
 {
 	struct timespec now;

@@ -53,7 +53,7 @@ static void wire_close(void)
 	}
 	wire.last = &wire.first;
 	wire.count = 0;
-	fd_close(&wire.fd);
+	watch_close(&wire.fd);
 	exec_detach_all();
 	file_cancel_all();
 }
