@@ -64,9 +64,39 @@ static int run_parsed(struct cli *cli, const char *path, struct call *call, stru
 	return status;
 }
 
-static bool is_help(const char *word)
+/* Takes the options of every verb that stand before the name of a part, as in `builds --json ls`.
+ */
+static int take_leading_options(struct cli *cli, char ***args, struct error *err)
 {
-	return streq(word, "--help") || streq(word, "-h");
+	const struct option_set set = {cli_option_rows, cli_option_count, cli};
+
+	while (**args != NULL && str_starts(**args, "--")) {
+		char *taken[3] = {**args, NULL, NULL};
+		const struct option_row *row = NULL;
+		size_t length = strcspn(taken[0] + 2, "=");
+		size_t count = 1, operands = 0;
+		int status;
+
+		for (size_t i = 0; i < cli_option_count; i++) {
+			if (strlen(cli_option_rows[i].name) == length &&
+				strncmp(cli_option_rows[i].name, taken[0] + 2, length) == 0) {
+				row = &cli_option_rows[i];
+			}
+		}
+		if (row == NULL) {
+			return 0;
+		}
+		if (row->type != OPTION_FLAG && taken[0][2 + length] == '\0' &&
+			(*args)[1] != NULL) {
+			taken[count++] = (*args)[1];
+		}
+		status = options_parse(&set, 1, OPTIONS_NO_COMMAND, taken, &operands, err);
+		if (status < 0) {
+			return status;
+		}
+		*args += count;
+	}
+	return 0;
 }
 
 /* `args` are what follows the verb's name. */
@@ -82,18 +112,16 @@ static int run_verb(struct cli *cli, const char *path, const struct verb *verb, 
 		const struct verb *part = verb->parts[0];
 
 		longer = xasprintf("%s %s", path, verb->name);
-		if (args[0] != NULL && is_help(args[0])) {
+		status = take_leading_options(cli, &args, err);
+		if (status >= 0 && (cli->help || (args[0] != NULL && streq(args[0], "-h")))) {
 			help_print_verb(path, verb);
 			return 0;
 		}
-		if (args[0] != NULL && args[0][0] != '-') {
+		if (status >= 0 && args[0] != NULL && args[0][0] != '-') {
 			status = help_find(verb->parts, longer, args[0], &part, err);
-			if (status < 0) {
-				return status;
-			}
 			args++;
 		}
-		return run_verb(cli, longer, part, args, ret_exit, err);
+		return status < 0 ? status : run_verb(cli, longer, part, args, ret_exit, err);
 	}
 	values = xcalloc(1, verb->values_size + 1);
 	call.values = values;
@@ -344,7 +372,7 @@ int cli_pairs(
 	return 0;
 }
 
-int cli_become(struct cli *cli, const char *program, const char *verb, char *const *args,
+int cli_become(struct cli *cli, const char *program, const char *const *words, char *const *args,
 	struct error *err)
 {
 	CLEANUP(free_p) char *path = NULL;
@@ -355,8 +383,8 @@ int cli_become(struct cli *cli, const char *program, const char *verb, char *con
 		return status;
 	}
 	strv_add(&argv, path);
-	if (verb != NULL) {
-		strv_add(&argv, verb);
+	for (; words != NULL && *words != NULL; words++) {
+		strv_add(&argv, *words);
 	}
 	if (cli->config_option != NULL) {
 		strv_add(&argv, "--config");

@@ -39,10 +39,10 @@ char *cli_escape_path(const char *path);
 MUSTCHECK int cli_pairs(char *const *list, const char *option, bool inherit, json_t **ret_object,
 	struct error *err);
 
-/* Replaces this process by the sibling program; returns only on failure. `args` without argv[0];
- * --config is passed on when it was given. */
-MUSTCHECK int cli_become(struct cli *cli, const char *program, const char *verb, char *const *args,
-	struct error *err);
+/* Replaces this process by the sibling program; returns only on failure. Its arguments: `words`
+ * (NULL-terminated, or NULL), --config and --json if they were given, then `args`. */
+MUSTCHECK int cli_become(struct cli *cli, const char *program, const char *const *words,
+	char *const *args, struct error *err);
 
 /* Runs a part of this program that parses for itself, with the options that stood before the verb;
  * its exit code. */

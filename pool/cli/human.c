@@ -225,7 +225,9 @@ void style_print(const char *text, enum style style)
 
 void human_print_json(const json_t *json)
 {
-	size_t flags = JSON_ENCODE_ANY | (isatty(STDOUT_FILENO) ? JSON_INDENT(2) : JSON_COMPACT);
+	/* 12 digits: 3.156, not 3.1560000000000001. */
+	size_t flags = JSON_ENCODE_ANY | JSON_REAL_PRECISION(12) |
+		       (isatty(STDOUT_FILENO) ? JSON_INDENT(2) : JSON_COMPACT);
 
 	json_dumpf(json, stdout, flags);
 	putchar('\n');

@@ -99,47 +99,44 @@ static void on_message(void *context, bool text, const void *data, size_t length
 	}
 }
 
-static int send_json(struct session *session, json_t *message)
+static void send_json(struct session *session, json_t *message)
 {
 	CLEANUP(free_p) char *text = json_text(message);
 
 	json_decref(message);
-	return websocket_send(session->websocket, true, text, strlen(text), session->err);
+	websocket_send(session->websocket, true, text, strlen(text));
 }
 
-static int send_size(struct session *session)
+static void send_size(struct session *session)
 {
 	uint16_t rows = 0, cols = 0;
 
-	if (!session->spec->tty || !terminal_size(&rows, &cols)) {
-		return 0;
+	if (session->spec->tty && terminal_size(&rows, &cols)) {
+		send_json(session, json_pack("{s:{s:i, s:i}}", "resize", "rows", (int)rows, "cols",
+					   (int)cols));
 	}
-	return send_json(session,
-		json_pack("{s:{s:i, s:i}}", "resize", "rows", (int)rows, "cols", (int)cols));
 }
 
-static int stdin_end(struct session *session)
+static void stdin_end(struct session *session)
 {
 	session->stdin_open = false;
-	return send_json(session, json_pack("{s:b}", "stdin_end", 1));
+	send_json(session, json_pack("{s:b}", "stdin_end", 1));
 }
 
-static int read_stdin(struct session *session)
+static void read_stdin(struct session *session)
 {
 	char data[STDIN_PIECE];
 	ssize_t got = read(STDIN_FILENO, data, sizeof(data));
 
-	if (got < 0 && (errno == EINTR || errno == EAGAIN)) {
-		return 0;
+	if (got > 0) {
+		websocket_send(session->websocket, false, data, (size_t)got);
+	} else if (got == 0 || (errno != EINTR && errno != EAGAIN)) {
+		stdin_end(session);
 	}
-	if (got <= 0) {
-		return stdin_end(session);
-	}
-	return websocket_send(session->websocket, false, data, (size_t)got, session->err);
 }
 
 /* INT, TERM and the like: on to the command, until patience is over. */
-static int pass_on(struct session *session, int number, const char *name)
+static void pass_on(struct session *session, int number, const char *name)
 {
 	bool terminal_gone = session->spec->tty && (number == SIGHUP || number == SIGTERM);
 
@@ -148,23 +145,23 @@ static int pass_on(struct session *session, int number, const char *name)
 	}
 	if (terminal_gone || session->interrupts >= PATIENCE) {
 		session->gave_up = number;
-		return 0;
+		return;
 	}
 	if (session->interrupts == PATIENCE - 1 && isatty(STDERR_FILENO)) {
 		fputs("hob: passed on to the command; once more kills it\n", stderr);
 	}
-	return send_json(session, json_pack("{s:s}", "signal", name));
+	send_json(session, json_pack("{s:s}", "signal", name));
 }
 
-static int take_signals(struct session *session)
+static void take_signals(struct session *session)
 {
 	const char *name = NULL;
-	int number, status = 0;
+	int number;
 
-	while (status >= 0 && (number = session_signals_next(&name)) != 0) {
+	while ((number = session_signals_next(&name)) != 0) {
 		switch (number) {
 		case SIGWINCH:
-			status = send_size(session);
+			send_size(session);
 			break;
 		case SIGTSTP:
 			terminal_restore();
@@ -173,14 +170,13 @@ static int take_signals(struct session *session)
 		case SIGCONT:
 			if (session->raw) {
 				terminal_resume();
-				status = send_size(session);
+				send_size(session);
 			}
 			break;
 		default:
-			status = pass_on(session, number, name);
+			pass_on(session, number, name);
 		}
 	}
-	return status;
 }
 
 enum { POLL_SOCKET, POLL_STDIN, POLL_OUTPUT, POLL_COUNT };
@@ -208,25 +204,24 @@ static void poll_prepare(const struct session *session, struct pollfd *fds)
 static int step(struct session *session)
 {
 	struct pollfd fds[POLL_COUNT];
-	int status;
+	int status = 0;
 
 	poll_prepare(session, fds);
 	if (ppoll(fds, POLL_COUNT, NULL, session_signals_mask()) < 0 && errno != EINTR) {
 		return error_sys(session->err, errno, "poll");
 	}
-	status = take_signals(session);
-	if (status >= 0 && fds[POLL_OUTPUT].revents != 0) {
+	take_signals(session);
+	if (fds[POLL_STDIN].revents != 0) {
+		read_stdin(session);
+	}
+	if (!websocket_ended(session->websocket)) {
+		websocket_write(session->websocket);
+	}
+	if (fds[POLL_OUTPUT].revents != 0) {
 		status = output_queue_write(&session->output, session->err);
 	}
 	if (status >= 0 && (fds[POLL_SOCKET].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
 		status = websocket_read(session->websocket, session->err);
-	}
-	if (status >= 0 && fds[POLL_STDIN].revents != 0) {
-		status = read_stdin(session);
-	}
-	if (status >= 0 && !websocket_ended(session->websocket) &&
-		(websocket_events(session->websocket) & POLLOUT) != 0) {
-		status = websocket_write(session->websocket, session->err);
 	}
 	return status;
 }
@@ -256,12 +251,12 @@ static int session_start(struct session *session)
 		json_object_set_new(spec->request, "rows", json_integer(rows));
 		json_object_set_new(spec->request, "cols", json_integer(cols));
 	}
-	status = send_json(session, json_incref(spec->request));
+	send_json(session, json_incref(spec->request));
 	session->stdin_open = spec->forward_stdin;
-	if (status >= 0 && !spec->forward_stdin) {
-		status = stdin_end(session);
+	if (!spec->forward_stdin) {
+		stdin_end(session);
 	}
-	if (status >= 0 && spec->tty && spec->forward_stdin && isatty(STDIN_FILENO)) {
+	if (spec->tty && spec->forward_stdin && isatty(STDIN_FILENO)) {
 		status = terminal_raw(STDIN_FILENO, session->err);
 		session->raw = status >= 0;
 	}

@@ -11,7 +11,9 @@
 #include <time.h>
 
 /* Between two looks whether a queued build has begun. */
-#define LOOK_EVERY_MS 200
+#define LOOK_EVERY_MS 100
+/* So many looks later the one who waits is told why. */
+#define LOOKS_BEFORE_WORD 10
 
 static int on_log(void *context, const void *data, size_t length, struct error *err)
 {
@@ -57,30 +59,57 @@ static const char *id_of(const json_t *build)
 	return id != NULL ? id : "";
 }
 
+/* Is there a build of this environment that hobd means to start, or has started? */
+static int build_is_coming(
+	struct cli *cli, const char *environment, bool *ret_coming, struct error *err)
+{
+	CLEANUP(free_p) char *escaped = cli_escape(environment);
+	CLEANUP(json_decref_p) json_t *reply = NULL;
+	int status = cli_call(cli, "GET", NULL, &reply, err, "/v1/environments/%s", escaped);
+
+	if (status >= 0) {
+		*ret_coming = json_is_true(json_object_get(reply, "building"));
+	}
+	return status;
+}
+
+static bool has_begun(const json_t *build, const json_t *before)
+{
+	return build != NULL && (!streq(id_of(build), id_of(before)) ||
+					json_is_null(json_object_get(build, "ended_at")));
+}
+
 /* The build that was asked for: the first that is not `before`, or `before` while it still runs. */
 static int wait_begun(struct cli *cli, const char *environment, const json_t *before,
 	json_t **ret_build, struct error *err)
 {
 	const struct timespec pause = {.tv_nsec = LOOK_EVERY_MS * 1000000L};
-	bool said = false;
+	bool coming = true;
 
-	for (;;) {
+	for (int looks = 0;; looks++) {
 		CLEANUP(json_decref_p) json_t *build = NULL;
 		int status = build_newest(cli, environment, &build, err);
 
 		if (status < 0) {
 			return status;
 		}
-		if (build != NULL && (!streq(id_of(build), id_of(before)) ||
-					     json_is_null(json_object_get(build, "ended_at")))) {
+		if (has_begun(build, before)) {
 			*ret_build = steal_ptr(build);
 			return 0;
 		}
-		if (!said) {
+		if (!coming) {
+			error_set(err, ERROR_FAILED, "the build of %s ended before it began",
+				environment);
+			return error_hint(err, "hobd's log says why");
+		}
+		if (looks == LOOKS_BEFORE_WORD) {
 			fprintf(stderr, "%s: queued\n", environment);
-			said = true;
 		}
 		nanosleep(&pause, NULL);
+		status = build_is_coming(cli, environment, &coming, err);
+		if (status < 0) {
+			return status;
+		}
 	}
 }
 

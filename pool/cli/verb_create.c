@@ -111,6 +111,9 @@ static int create_run(struct call *call, struct error *err)
 		error_set(err, ERROR_USAGE, "hob create needs an environment, or --image ID");
 		return error_hint(err, "`hob env ls` lists the environments");
 	}
+	if (call->operand_count > 0 && values->options.image != NULL) {
+		return error_set(err, ERROR_USAGE, "give an environment or --image, not both");
+	}
 	status = claim_sandbox(call->cli, call->operands[0], &values->options, &reply, err);
 	if (status < 0) {
 		return status;
@@ -129,7 +132,7 @@ static int create_run(struct call *call, struct error *err)
 const struct verb verb_create = {
 	.name = "create",
 	.group = "Sandboxes",
-	.operands = "ENV",
+	.operands = "ENV | --image ID",
 	.summary = "Take a sandbox of an environment: a warm one, or a new one when none is ready",
 	.details =
 		"Prints its id on standard output, and on standard error whether it was warm, if\n"

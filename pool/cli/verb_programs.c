@@ -1,15 +1,10 @@
-/* Verbs that are other programs, or other parts of this one: images, snapshots, doctor, version. */
+/* Verbs that are other programs, or other parts of this one: snapshots, doctor, version. */
 #include "base/memory.h"
 #include "pool/cli/cli.h"
 #include "pool/cli/doctor.h"
 #include "pool/cli/human.h"
 
 #include <stdio.h>
-
-static int images_run(struct call *call, struct error *err)
-{
-	return cli_become(call->cli, "hob-snapshots", "images", call->operands, err);
-}
 
 static int snapshots_run(struct call *call, struct error *err)
 {
@@ -29,6 +24,9 @@ static int version_run(struct call *call, struct error *err)
 	CLEANUP(free_p) char *hobd = NULL;
 	int status = cli_call(call->cli, "GET", NULL, &reply, err, "/v1/info");
 
+	if (status < 0 && status != -(int)ERROR_UNAVAILABLE) {
+		return status;
+	}
 	hobd = status < 0 ? NULL : human_member(reply, "version");
 	if (call->cli->json) {
 		CLEANUP(json_decref_p) json_t *json = json_object();
@@ -41,15 +39,6 @@ static int version_run(struct call *call, struct error *err)
 	}
 	return 0;
 }
-
-const struct verb verb_images = {
-	.name = "images",
-	.group = "Environments and images",
-	.operands = "…",
-	.summary = "List, show and remove images (hob-snapshots images)",
-	.raw = true,
-	.run = images_run,
-};
 
 const struct verb verb_snapshots = {
 	.name = "snapshots",

@@ -29,8 +29,8 @@ struct websocket {
 	wslay_event_context_ptr events;
 	struct buffer early; /* came with the handshake, belongs to the frames */
 	size_t budget; /* bytes that this call may still read */
+	bool deaf; /* it takes no more from us; what it said before may still be read */
 	bool ended;
-	int sys; /* errno of a failed read or write */
 };
 
 static ssize_t on_recv(
@@ -64,7 +64,6 @@ static ssize_t on_recv(
 		wslay_event_set_error(events, WSLAY_ERR_WOULDBLOCK);
 		return -1;
 	}
-	websocket->sys = got < 0 ? errno : 0;
 	websocket->ended = true;
 	wslay_event_set_error(events, WSLAY_ERR_CALLBACK_FAILURE);
 	return -1;
@@ -73,7 +72,7 @@ static ssize_t on_recv(
 static ssize_t on_send(wslay_event_context_ptr events, const uint8_t *data, size_t length,
 	int flags, void *context)
 {
-	struct websocket *websocket = context;
+	const struct websocket *websocket = context;
 	ssize_t sent;
 
 	do {
@@ -81,7 +80,6 @@ static ssize_t on_send(wslay_event_context_ptr events, const uint8_t *data, size
 			MSG_NOSIGNAL | ((flags & WSLAY_MSG_MORE) != 0 ? MSG_MORE : 0));
 	} while (sent < 0 && errno == EINTR);
 	if (sent < 0) {
-		websocket->sys = errno;
 		wslay_event_set_error(events,
 			errno == EAGAIN ? WSLAY_ERR_WOULDBLOCK : WSLAY_ERR_CALLBACK_FAILURE);
 	}
@@ -290,8 +288,10 @@ int websocket_fd(const struct websocket *websocket)
 
 short websocket_events(const struct websocket *websocket)
 {
+	bool writes = !websocket->deaf && wslay_event_want_write(websocket->events);
+
 	return (short)((wslay_event_want_read(websocket->events) ? POLLIN : 0) |
-		       (wslay_event_want_write(websocket->events) ? POLLOUT : 0));
+		       (writes ? POLLOUT : 0));
 }
 
 size_t websocket_queued(const struct websocket *websocket)
@@ -299,25 +299,17 @@ size_t websocket_queued(const struct websocket *websocket)
 	return wslay_event_get_queued_msg_length(websocket->events);
 }
 
-int websocket_send(
-	struct websocket *websocket, bool text, const void *data, size_t length, struct error *err)
+void websocket_send(struct websocket *websocket, bool text, const void *data, size_t length)
 {
 	const struct wslay_event_msg message = {
 		.opcode = text ? WSLAY_TEXT_FRAME : WSLAY_BINARY_FRAME,
 		.msg = data,
 		.msg_length = length};
 
-	if (wslay_event_queue_msg(websocket->events, &message) != 0) {
-		return error_set(err, ERROR_UNAVAILABLE, "the connection to hobd is closing");
+	if (!websocket->deaf && wslay_event_queue_msg(websocket->events, &message) != 0) {
+		/* It has said goodbye: that it will not read this is no failure of ours. */
+		websocket->deaf = true;
 	}
-	return 0;
-}
-
-static int connection_lost(const struct websocket *websocket, struct error *err)
-{
-	return error_set(err, ERROR_UNAVAILABLE, "hobd ended the connection%s%s",
-		websocket->sys != 0 ? ": " : "",
-		websocket->sys != 0 ? strerror(websocket->sys) : "");
 }
 
 int websocket_read(struct websocket *websocket, struct error *err)
@@ -333,14 +325,16 @@ int websocket_read(struct websocket *websocket, struct error *err)
 	}
 	if (status == WSLAY_ERR_CALLBACK_FAILURE) {
 		websocket->ended = true;
-		return websocket->sys != 0 ? connection_lost(websocket, err) : 0;
+		return 0;
 	}
 	return error_set(err, ERROR_CORRUPT, "hobd's frames make no sense (%d)", status);
 }
 
-int websocket_write(struct websocket *websocket, struct error *err)
+void websocket_write(struct websocket *websocket)
 {
-	return wslay_event_send(websocket->events) == 0 ? 0 : connection_lost(websocket, err);
+	if (!websocket->deaf && wslay_event_send(websocket->events) != 0) {
+		websocket->deaf = true;
+	}
 }
 
 bool websocket_ended(const struct websocket *websocket)

@@ -25,12 +25,13 @@ short websocket_events(const struct websocket *websocket);
 /* Bytes given to websocket_send that have not left yet. */
 size_t websocket_queued(const struct websocket *websocket);
 
-/* Queues a message, which is copied. */
-MUSTCHECK int websocket_send(
-	struct websocket *websocket, bool text, const void *data, size_t length, struct error *err);
-/* After poll: reads a bounded piece and calls the message function, writes what can be written. */
+/* Queues a message, which is copied. What the other end no longer takes is dropped: websocket_read
+ * tells when it is gone, after all that it said before. */
+void websocket_send(struct websocket *websocket, bool text, const void *data, size_t length);
+/* After poll: reads a bounded piece and calls the message function. ERROR_CORRUPT. */
 MUSTCHECK int websocket_read(struct websocket *websocket, struct error *err);
-MUSTCHECK int websocket_write(struct websocket *websocket, struct error *err);
+/* Writes what can be written now. */
+void websocket_write(struct websocket *websocket);
 /* The other end has said goodbye or is gone; nothing more will come. */
 bool websocket_ended(const struct websocket *websocket);
 
