@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define KIT_EXECS_MAX 16
+#define KIT_EXECS_MAX 256
 
 struct init_kit {
 	struct loop *loop;
