@@ -68,6 +68,75 @@ static const char *const versions[] = {
 	"  message TEXT);"
 	"CREATE INDEX builds_by_environment ON builds (environment, id);"
 	"CREATE INDEX builds_running ON builds (state) WHERE state = 'running';",
+	/* 2: snapshots. layers.refs counts the lists that a layer is in, kept by triggers, so that
+	 * what is exclusive and what is unreachable is found without reading every list. It is a
+	 * count for speed only: the references themselves forbid deleting a layer that is listed.
+	 */
+	"ALTER TABLE layers ADD COLUMN refs INTEGER NOT NULL DEFAULT 0;"
+	/* sha256 of its content, across machines; known once it was exported or imported */
+	"ALTER TABLE layers ADD COLUMN digest TEXT NOT NULL DEFAULT '';"
+	/* it has files that are hard links to another layer's */
+	"ALTER TABLE layers ADD COLUMN linked INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE layers ADD COLUMN verified_ms INTEGER NOT NULL DEFAULT 0;"
+	"UPDATE layers SET refs ="
+	"  (SELECT count(*) FROM image_layers WHERE layer_id = layers.id);"
+	"CREATE INDEX layers_unlisted ON layers (id) WHERE refs = 0;"
+	"CREATE INDEX layers_by_digest ON layers (digest) WHERE digest <> '';"
+	"CREATE TABLE snapshots ("
+	"  id INTEGER PRIMARY KEY AUTOINCREMENT,"
+	"  environment TEXT NOT NULL,"
+	"  image_id INTEGER REFERENCES images (id)," /* NULL: imported without one */
+	"  parent_id INTEGER REFERENCES snapshots (id)," /* NULL: the image */
+	"  reason TEXT NOT NULL CHECK (reason IN ('base', 'session', 'exit', 'manual')),"
+	"  label TEXT NOT NULL,"
+	"  sandbox TEXT NOT NULL,"
+	"  commit_id TEXT NOT NULL,"
+	"  pinned INTEGER NOT NULL DEFAULT 0,"
+	"  generation INTEGER NOT NULL DEFAULT 1,"
+	"  layer_count INTEGER NOT NULL,"
+	"  own_count INTEGER NOT NULL,"
+	"  bytes INTEGER NOT NULL,"
+	"  stored INTEGER NOT NULL,"
+	"  created_ms INTEGER NOT NULL,"
+	"  metadata TEXT NOT NULL,"
+	"  manifest TEXT NOT NULL);"
+	"CREATE INDEX snapshots_by_environment ON snapshots (environment, id);"
+	"CREATE INDEX snapshots_by_image ON snapshots (image_id);"
+	"CREATE INDEX snapshots_by_parent ON snapshots (parent_id);"
+	/* a list of an earlier generation stays while a lease from before its flattening does */
+	"CREATE TABLE snapshot_layers ("
+	"  snapshot_id INTEGER NOT NULL REFERENCES snapshots (id) ON DELETE CASCADE,"
+	"  generation INTEGER NOT NULL,"
+	"  position INTEGER NOT NULL,"
+	"  layer_id INTEGER NOT NULL REFERENCES layers (id),"
+	"  PRIMARY KEY (snapshot_id, generation, position)) WITHOUT ROWID;"
+	"CREATE INDEX snapshot_layers_by_layer ON snapshot_layers (layer_id);"
+	"CREATE TABLE snapshot_tags ("
+	"  name TEXT PRIMARY KEY,"
+	"  snapshot_id INTEGER NOT NULL REFERENCES snapshots (id) ON DELETE CASCADE)"
+	"  WITHOUT ROWID;"
+	"CREATE INDEX snapshot_tags_by_snapshot ON snapshot_tags (snapshot_id);"
+	"CREATE TABLE snapshot_leases ("
+	"  snapshot_id INTEGER NOT NULL REFERENCES snapshots (id),"
+	"  holder TEXT NOT NULL,"
+	"  generation INTEGER NOT NULL," /* the oldest that the holder may stand on */
+	"  taken_ms INTEGER NOT NULL,"
+	"  PRIMARY KEY (snapshot_id, holder)) WITHOUT ROWID;"
+	/* the one snapshot of a sandbox that is being taken */
+	"CREATE TABLE snapshot_runs ("
+	"  sandbox TEXT PRIMARY KEY,"
+	"  staging TEXT NOT NULL,"
+	"  started_ms INTEGER NOT NULL) WITHOUT ROWID;"
+	/* where long work goes on after an interruption */
+	"CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
+	"CREATE TRIGGER image_layers_added AFTER INSERT ON image_layers BEGIN"
+	"  UPDATE layers SET refs = refs + 1 WHERE id = NEW.layer_id; END;"
+	"CREATE TRIGGER image_layers_removed AFTER DELETE ON image_layers BEGIN"
+	"  UPDATE layers SET refs = refs - 1 WHERE id = OLD.layer_id; END;"
+	"CREATE TRIGGER snapshot_layers_added AFTER INSERT ON snapshot_layers BEGIN"
+	"  UPDATE layers SET refs = refs + 1 WHERE id = NEW.layer_id; END;"
+	"CREATE TRIGGER snapshot_layers_removed AFTER DELETE ON snapshot_layers BEGIN"
+	"  UPDATE layers SET refs = refs - 1 WHERE id = OLD.layer_id; END;",
 };
 
 #define SCHEMA_VERSION ((int64_t)ARRAY_SIZE(versions))
