@@ -179,7 +179,7 @@ static void test_damage_inside_is_corrupt_not_a_crash(void **state)
  * must come out with an error and an untouched catalog. */
 static int commit_without_space(const char *path)
 {
-	struct rlimit limit = {200000, 200000};
+	struct rlimit limit = {600000, 600000}; /* over what a new catalog takes */
 	struct error err = ERROR_INIT;
 	struct store *store = NULL;
 	int begun = 0;
