@@ -8,6 +8,7 @@ WERROR  ?= 1
 V       ?= 0
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 PREFIX  ?= /usr/local
+COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
 DESTDIR ?=
 SYSCONFDIR ?= /etc
 UNITDIR    ?= /lib/systemd/system
@@ -182,6 +183,7 @@ format: ## clang-format over every C file
 install: all ## into PREFIX (/usr/local), configuration into /etc/hob, units for systemd
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SYSCONFDIR)/hob/environments $(DESTDIR)$(UNITDIR)
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -D -m 644 contrib/completions/hob.bash $(DESTDIR)$(COMPLETIONS)/hob
 	for file in $(wildcard configs/hob.yaml); do \
 		test -e $(DESTDIR)$(SYSCONFDIR)/hob/hob.yaml || \
 		install -m 644 $$file $(DESTDIR)$(SYSCONFDIR)/hob/hob.yaml; done
@@ -190,6 +192,7 @@ install: all ## into PREFIX (/usr/local), configuration into /etc/hob, units for
 	$(if $(DESTDIR),,contrib/install-deps user)
 
 uninstall: ## takes the programs and units away; configuration and store stay
+	rm -f $(DESTDIR)$(COMPLETIONS)/hob
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(wildcard contrib/systemd/*)))
 

@@ -109,7 +109,7 @@ static const struct check checks[] = {
 	{"hob", "environments", false, 0, probe_environments, "there is nothing to build",
 		"put a YAML file there; configs/environments has an example"},
 	{"hob", "hobd", false, NEEDS_CHILD, probe_hobd, "no sandboxes are kept warm",
-		"start hobd (`systemctl start hob`, or as root by hand)"},
+		"start hobd (`systemctl start hobd`, or as root by hand)"},
 };
 
 struct values {

@@ -58,12 +58,12 @@ int socket_connect(const char *path, int *ret_fd, struct error *err)
 	case ENOTDIR:
 		error_set(err, ERROR_UNAVAILABLE, "hobd is not running (no socket at %s)", path);
 		return error_hint(err,
-			"start it: `systemctl start hob`, or `hobd` as root; a socket "
+			"start it: `systemctl start hobd`, or `hobd` as root; a socket "
 			"elsewhere is named by --socket or $HOB_SOCKET");
 	case ECONNREFUSED:
 		error_set(
 			err, ERROR_UNAVAILABLE, "hobd is not running (nobody listens at %s)", path);
-		return error_hint(err, "start it: `systemctl start hob`, or `hobd` as root");
+		return error_hint(err, "start it: `systemctl start hobd`, or `hobd` as root");
 	case EACCES:
 	case EPERM:
 		error_set(err, ERROR_DENIED, "no permission for hobd's socket %s", path);
