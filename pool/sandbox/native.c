@@ -315,48 +315,48 @@ static int fault(const char *point, struct error *err)
 	return sys != 0 ? error_sys(err, sys, "%s", point) : 0;
 }
 
-/* Everything after the clone; the child waits for the one byte, then for the descriptors. */
+/* Sends what `parts` has collected and lets go of it. */
+static int parts_send(const struct native *native, enum native_message message, struct parts *parts,
+	struct error *err)
+{
+	if (io_send_fds(native->status_fd, &message, sizeof(message), parts->sent,
+		    parts->sent_count, 0) < 0) {
+		return error_sys(err, errno, "the new process is gone");
+	}
+	while (parts->sent_count > 0) {
+		fd_done(&parts->sent[--parts->sent_count]);
+	}
+	return 0;
+}
+
+/* Everything after the clone. The overlay comes last: it takes longest, and meanwhile the child
+ * makes its own mounts and joins its cgroups. */
 static int child_supply(struct native_means *means, const struct launcher_request *request,
 	struct native *native, struct error *err)
 {
 	CLEANUP(parts_done) struct parts parts = {.folder_fd = -1, .upper_fd = -1, .work_fd = -1};
-	struct native_parts header = {.usr = request->host_usr};
-	size_t joins = 0;
 
 	if (fault("create.cloned", err) < 0 ||
-		idmap_write(native->pid, 0, 0, base_of(means, request), ID_RANGE, err) < 0) {
+		idmap_write(native->pid, 0, 0, base_of(means, request), ID_RANGE, err) < 0 ||
+		parts_send(native, NATIVE_MAPPED, &parts, err) < 0) {
 		return -(int)err->kind;
 	}
-	if (send(native->status_fd, "m", 1, MSG_NOSIGNAL) < 0) {
-		return error_sys(err, errno, "the new process is gone");
-	}
-	if (root_mount(means, request, &parts, err) < 0 ||
-		(header.usr > 0 && usr_clone(means, native, &parts, err) < 0)) {
+	if (cgroup_make_rest(&means->cgroups, request->name, &request->limits, parts.sent,
+		    &parts.sent_count, err) < 0 ||
+		parts_send(native, NATIVE_JOIN, &parts, err) < 0) {
 		return -(int)err->kind;
-	}
-	if (request->kind == SANDBOX_SESSION) {
-		if (socket_listen(means, request->name, &parts, err) < 0) {
-			return -(int)err->kind;
-		}
-		header.listen = 1;
 	}
 	if (request->network_host && places_resolv(&means->places, err) < 0) {
 		return -(int)err->kind;
 	}
-	if (cgroup_make_rest(&means->cgroups, request->name, &request->limits,
-		    parts.sent + parts.sent_count, &joins, err) < 0) {
+	if (root_mount(means, request, &parts, err) < 0 ||
+		(request->host_usr && usr_clone(means, native, &parts, err) < 0) ||
+		(request->kind == SANDBOX_SESSION &&
+			socket_listen(means, request->name, &parts, err) < 0) ||
+		fault("create.supplied", err) < 0) {
 		return -(int)err->kind;
 	}
-	parts.sent_count += joins;
-	header.joins = (uint32_t)joins;
-	if (fault("create.supplied", err) < 0) {
-		return -(int)err->kind;
-	}
-	if (io_send_fds(native->status_fd, &header, sizeof(header), parts.sent, parts.sent_count,
-		    0) < 0) {
-		return error_sys(err, errno, "the new process is gone");
-	}
-	return 0;
+	return parts_send(native, NATIVE_ROOT, &parts, err);
 }
 
 static int result_read(const struct native *native, int flags, struct error *err)

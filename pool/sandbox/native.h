@@ -49,10 +49,12 @@ void native_done(struct native *native);
 
 /* ---- between the two halves ---- */
 
-/* Sent with the descriptors: the overlay, then /usr, the listening socket, the cgroups to join. */
-struct native_parts {
-	uint32_t usr, listen, joins; /* how many of each */
-};
+/*
+ * After NATIVE_MAPPED the child makes what is its own; it joins with the descriptors of NATIVE_JOIN
+ * (the cgroups' files) and goes on with those of NATIVE_ROOT: the overlay, then /usr, then the
+ * listening socket, the latter two only if it was asked for them.
+ */
+enum native_message { NATIVE_MAPPED = 1, NATIVE_JOIN, NATIVE_ROOT };
 
 struct native_failure {
 	int32_t sys;

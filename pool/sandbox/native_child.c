@@ -37,9 +37,9 @@ struct child {
 	const struct native_means *means;
 	const struct launcher_request *request;
 	int socket, control_fd;
-	int proc_fd, pts_fd, run_fd, shm_fd; /* own file systems, detached */
+	int run_fd; /* a file system of its own, detached */
 	int received[IO_FDS_MAX];
-	struct native_parts parts;
+	int usr_fd, listen_fd; /* of those received; -1: none */
 	int root_fd;
 };
 
@@ -60,14 +60,27 @@ static void must(const struct child *child, long status, const char *step)
 	}
 }
 
-static void become_root(const struct child *child)
+/* Waits for this message; how many descriptors came with it. */
+static size_t receive(struct child *child, enum native_message wanted)
 {
-	char mapped;
+	enum native_message message = NATIVE_MAPPED;
+	size_t count = 0;
+	ssize_t got =
+		io_recv_fds(child->socket, &message, sizeof(message), child->received, &count, 0);
 
 	/* The end of the socket means that the launcher gave up, or died. */
-	if (recv(child->socket, &mapped, 1, 0) != 1) {
+	if (got == 0) {
 		_exit(1);
 	}
+	if (got != (ssize_t)sizeof(message) || message != wanted) {
+		fail(child, EPROTO, "receive from the launcher");
+	}
+	return count;
+}
+
+static void become_root(struct child *child)
+{
+	(void)receive(child, NATIVE_MAPPED);
 	must(child, setgroups(0, NULL), "setgroups");
 	must(child, setresgid(0, 0, 0), "setresgid");
 	must(child, setresuid(0, 0, 0), "setresuid");
@@ -118,47 +131,27 @@ static void memory_share(const struct child *child, int64_t parts, char *text, s
 	}
 }
 
-static void mount_own(struct child *child)
+static void join_cgroups(struct child *child)
 {
-	char half[24], eighth[24];
-	const char *const run[][2] = {{"mode", "0755"}, {"size", eighth}, {NULL, NULL}};
-	const char *const shm[][2] = {{"mode", "1777"}, {"size", half}, {NULL, NULL}};
-	static const char *const none[][2] = {{NULL, NULL}};
-	static const char *const pts[][2] = {
-		{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {NULL, NULL}};
+	size_t count = receive(child, NATIVE_JOIN);
 
-	memory_share(child, 2, half, sizeof(half));
-	memory_share(child, 8, eighth, sizeof(eighth));
-	child->proc_fd = mount_fresh(
-		child, "proc", none, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
-	child->pts_fd = mount_fresh(child, "devpts", pts, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
-	child->run_fd = mount_fresh(child, "tmpfs", run, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
-	child->shm_fd = mount_fresh(child, "tmpfs", shm, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
-}
-
-static void receive_parts(struct child *child)
-{
-	size_t count = 0;
-	ssize_t got = io_recv_fds(
-		child->socket, &child->parts, sizeof(child->parts), child->received, &count, 0);
-
-	if (got == 0) {
-		_exit(1);
-	}
-	if (got != (ssize_t)sizeof(child->parts) ||
-		count != 1 + child->parts.usr + child->parts.listen + child->parts.joins) {
-		fail(child, EPROTO, "receive the parts");
-	}
-}
-
-static void join_cgroups(const struct child *child)
-{
-	const int *fds = child->received + 1 + child->parts.usr + child->parts.listen;
-
-	for (size_t i = 0; i < child->parts.joins; i++) {
-		must(child, write(fds[i], "0", 1), "join a cgroup");
+	for (size_t i = 0; i < count; i++) {
+		must(child, write(child->received[i], "0", 1), "join a cgroup");
+		close(child->received[i]);
 	}
 	must(child, unshare(CLONE_NEWCGROUP), "make a cgroup namespace");
+}
+
+/* The root, and what else comes with it. */
+static void receive_root(struct child *child)
+{
+	size_t count = receive(child, NATIVE_ROOT), next = 1;
+
+	child->usr_fd = child->request->host_usr ? child->received[next++] : -1;
+	child->listen_fd = child->request->kind == SANDBOX_SESSION ? child->received[next++] : -1;
+	if (count != next) {
+		fail(child, EPROTO, "receive the root");
+	}
 }
 
 /* A copy of a mount of the launcher's namespace (ours is a copy of that). */
@@ -210,14 +203,19 @@ static void attach_in(const struct child *child, int mount_fd, int dir_fd, const
 	close(mount_fd);
 }
 
-static void mask_proc(const struct child *child)
+static void make_proc(const struct child *child)
 {
+	static const char *const none[][2] = {{NULL, NULL}};
 	static const char *const files[] = {
 		"kcore", "keys", "timer_list", "sched_debug", "sysrq-trigger", "latency_stats"};
 	static const char *const folders[] = {"acpi", "scsi"};
 	static const char *const read_only[] = {"sys", "bus", "fs", "irq"};
-	int proc = image_folder(child, child->root_fd, "proc");
+	int proc = mount_fresh(
+		child, "proc", none, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
 
+	attach_in(child, proc, AT_FDCWD, PLACE_OWN_PROC);
+	proc = open(PLACE_OWN_PROC, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	must(child, proc, PLACE_OWN_PROC);
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		if (faccessat(proc, files[i], F_OK, 0) == 0) {
 			attach_in(child,
@@ -241,18 +239,33 @@ static void mask_proc(const struct child *child)
 	close(proc);
 }
 
-static void mount_dev(const struct child *child)
+static void make_dev(const struct child *child, const char *shm_size)
 {
-	int dev;
+	const char *const shm[][2] = {{"mode", "1777"}, {"size", shm_size}, {NULL, NULL}};
+	static const char *const pts[][2] = {
+		{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {NULL, NULL}};
 
-	attach(child,
+	attach_in(child,
 		clone_place(child, AT_FDCWD, PLACE_DEV,
 			MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC),
-		"dev");
-	dev = image_folder(child, child->root_fd, "dev");
-	attach_in(child, child->pts_fd, dev, "pts");
-	attach_in(child, child->shm_fd, dev, "shm");
-	close(dev);
+		AT_FDCWD, PLACE_OWN_DEV);
+	attach_in(child, mount_fresh(child, "devpts", pts, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC),
+		AT_FDCWD, PLACE_OWN_DEV "/pts");
+	attach_in(child, mount_fresh(child, "tmpfs", shm, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV),
+		AT_FDCWD, PLACE_OWN_DEV "/shm");
+}
+
+/* All that needs no root yet, while the launcher makes that. */
+static void make_own(struct child *child)
+{
+	char half[24], eighth[24];
+	const char *const run[][2] = {{"mode", "0755"}, {"size", eighth}, {NULL, NULL}};
+
+	memory_share(child, 2, half, sizeof(half));
+	memory_share(child, 8, eighth, sizeof(eighth));
+	make_proc(child);
+	make_dev(child, half);
+	child->run_fd = mount_fresh(child, "tmpfs", run, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
 }
 
 /* The host's resolver settings over the image's. A link there cannot be followed safely, and
@@ -278,6 +291,15 @@ static void mount_resolv(const struct child *child)
 	close(etc);
 }
 
+/* A mount with those in it, from where it was put together. */
+static void move_own(const struct child *child, const char *from, const char *name)
+{
+	int place = image_folder(child, child->root_fd, name);
+
+	must(child, move_mount(AT_FDCWD, from, place, "", MOVE_MOUNT_T_EMPTY_PATH), name);
+	close(place);
+}
+
 static void assemble(struct child *child)
 {
 	must(child,
@@ -285,16 +307,15 @@ static void assemble(struct child *child)
 		"attach the root");
 	child->root_fd = open(PLACE_ROOT, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	must(child, child->root_fd, "open the root");
-	attach(child, child->proc_fd, "proc");
-	mask_proc(child);
-	mount_dev(child);
+	move_own(child, PLACE_OWN_PROC, "proc");
+	move_own(child, PLACE_OWN_DEV, "dev");
 	attach(child,
 		clone_place(child, AT_FDCWD, PLACE_EMPTY,
 			MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC),
 		"sys");
 	attach(child, child->run_fd, "run");
-	if (child->parts.usr > 0) {
-		attach(child, child->received[1], "usr");
+	if (child->usr_fd >= 0) {
+		attach(child, child->usr_fd, "usr");
 	}
 	if (child->request->network_host) {
 		mount_resolv(child);
@@ -331,9 +352,8 @@ static void place_descriptors(const struct child *child)
 		must(child, dup2(child->means->places.null_fd, fd), "standard streams");
 	}
 	must(child, dup2(child->control_fd, INIT_CONTROL_FD), "the control socket");
-	if (child->parts.listen > 0) {
-		must(child, dup2(child->received[1 + child->parts.usr], INIT_LISTEN_FD),
-			"the listening socket");
+	if (child->listen_fd >= 0) {
+		must(child, dup2(child->listen_fd, INIT_LISTEN_FD), "the listening socket");
 	}
 }
 
@@ -352,9 +372,9 @@ _Noreturn void native_child(const struct native_means *means,
 	/* While the file is still ours: a change of ids takes it away. */
 	oom_score_set(&child);
 	become_root(&child);
-	mount_own(&child);
-	receive_parts(&child);
+	make_own(&child);
 	join_cgroups(&child);
+	receive_root(&child);
 	assemble(&child);
 	place_descriptors(&child);
 	drop_capabilities(&child);

@@ -151,8 +151,8 @@ static int furnish(struct error *err)
 /* A tmpfs as the root, with the given detached mounts in it; the host's tree is let go. */
 static int root_move(int store, int run, int usr, struct error *err)
 {
-	static const char *const folders[] = {
-		"proc", "dev", "empty", "usr", "root", "scratch", "store", "run"};
+	static const char *const folders[] = {"proc", "dev", "empty", "usr", "root", "own-proc",
+		"own-dev", "scratch", "store", "run"};
 	CLEANUP(close_p) int root = mount_fresh("tmpfs", "0755", MOUNT_ATTR_NODEV, err);
 
 	if (root < 0) {

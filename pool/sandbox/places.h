@@ -14,6 +14,9 @@ struct config;
 #define PLACE_EMPTY "/empty" /* masks folders, and is /sys */
 #define PLACE_USR "/usr" /* the host's, read-only */
 #define PLACE_ROOT "/root" /* where a sandbox's root is put together, in its own namespace */
+#define PLACE_OWN_PROC "/own-proc" /* where its /proc and /dev are put together until it is there  \
+				    */
+#define PLACE_OWN_DEV "/own-dev"
 #define PLACE_SCRATCH "/scratch" /* for mounts that only the old mount(2) can make */
 #define PLACE_RESOLV                                                                               \
 	"/resolv.conf" /* a copy of the host's, for sandboxes that share its network               \

@@ -215,24 +215,35 @@ static void add_leaf(enum action action)
 	}
 }
 
+/* Instructions that add_search makes. A conditional jump reaches 255 of them; further takes a jump
+ * of its own. */
+static size_t search_size(size_t first, size_t count)
+{
+	size_t left;
+
+	if (count == 1) {
+		return 1;
+	}
+	left = search_size(first, count / 2);
+	return 1 + (left > 255 ? 1U : 0U) + left + search_size(first + count / 2, count - count / 2);
+}
+
 static void add_search(size_t first, size_t count)
 {
-	size_t half = count / 2, at;
+	size_t half = count / 2, left;
 
 	if (count == 1) {
 		add_leaf(ranges[first].action);
 		return;
 	}
-	/* Over a jump of its own, as a conditional one reaches only 255 instructions. */
-	add(BPF_JMP | BPF_JGE | BPF_K, 0, 1, ranges[first + half].first);
-	at = length;
-	add(BPF_JMP | BPF_JA, 0, 0, 0);
-	add_search(first, half);
-	program[at].k = (uint32_t)(length - at - 1);
-	if (program[at].k <= 255) {
-		program[at - 1].jt = (uint8_t)(program[at].k + 1);
-		program[at - 1].jf = 1;
+	left = search_size(first, half);
+	if (left > 255) {
+		add(BPF_JMP | BPF_JGE | BPF_K, 0, 1, ranges[first + half].first);
+		add(BPF_JMP | BPF_JA, 0, 0, (uint32_t)left);
+	} else {
+		add(BPF_JMP | BPF_JGE | BPF_K, (uint8_t)left, 0, ranges[first + half].first);
 	}
+	add_search(first, half);
 	add_search(first + half, count - half);
 }
 
