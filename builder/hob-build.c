@@ -130,11 +130,32 @@ static void note_failure(struct program *program, const struct error *err)
 	error_print("hob-build", err);
 }
 
+/* The file that is named after it, if it could not be read: then that is what is wrong. */
+static const struct environment_failure *failure_of(const struct program *program, const char *name)
+{
+	for (size_t i = 0; i < program->list.failure_count; i++) {
+		const struct environment_failure *failure = &program->list.failures[i];
+		const char *slash = strrchr(failure->file, '/');
+		const char *file = slash != NULL ? slash + 1 : failure->file;
+
+		if (str_starts(file, name) && streq(file + strlen(name), ".yaml")) {
+			return failure;
+		}
+	}
+	return NULL;
+}
+
 static int unknown_environment(const struct program *program, const char *name, struct error *err)
 {
+	const struct environment_failure *failure = failure_of(program, name);
 	const char **names = xcalloc(program->list.count + 1, sizeof(*names));
 	const char *nearest;
 
+	if (failure != NULL) {
+		free(names);
+		error_copy(err, &failure->error);
+		return -(int)err->kind;
+	}
 	for (size_t i = 0; i < program->list.count; i++) {
 		names[i] = program->list.items[i]->name;
 	}

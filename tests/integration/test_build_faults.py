@@ -10,6 +10,7 @@ import time
 import pytest
 
 from git_servers import CuttingProxy, files_http, free_port, git_daemon, git_http
+from hobtest import wait_for
 
 
 @pytest.fixture
@@ -180,8 +181,6 @@ BAD_ARCHIVES = {
     "through-relative-link": [(entry("l", tarfile.SYMTYPE, "../../.."), b""), (entry("l/escaped"), b"x")],
     "hard-link-out": [(entry("passwd", tarfile.LNKTYPE, "/etc/shadow"), b"")],
     "hard-link-dotdot": [(entry("passwd", tarfile.LNKTYPE, "../../../../../../../../etc/shadow"), b"")],
-    "device": [(entry("null", tarfile.CHRTYPE), b"")],
-    "block-device": [(entry("disk", tarfile.BLKTYPE), b"")],
 }
 
 
@@ -199,6 +198,26 @@ def test_archives_that_want_out(app, kind):
     name = BAD_ARCHIVES[kind][-1][0].name
     assert name in done.stderr + done.stdout
     assert app.client.create("app")["source"] in ("cold", "warm")
+
+
+def test_devices_of_an_archive_are_left_out(app):
+    """Root file systems often hold a /dev that nobody needs here, so they are no reason to refuse one."""
+    path, digest = archive(app, [(entry("null", tarfile.CHRTYPE), b""), (entry("disk", tarfile.BLKTYPE), b""),
+                                 (entry("kept"), b"x")])
+    app.environment("app", base={"tar": path, "sha256": digest}, workdir="/")
+    done = app.build("app")
+    assert "2" in done.stdout + done.stderr and "device" in done.stdout + done.stderr
+    made = wait_for("the new head", lambda: claim_without_source(app))
+    names = {e["name"] for e in app.client.get(app.client.file_path(made, "/"))["entries"]}
+    assert "kept" in names and not names & {"null", "disk"}
+
+
+def claim_without_source(machine):
+    made = machine.client.create("app")
+    if made["commit"] is None or made["commit"] == "":
+        return made["id"]
+    machine.client.delete(made["id"])
+    return None
 
 
 def test_archive_with_another_sha256(app):

@@ -67,6 +67,8 @@ class CuttingProxy:
             self.cut.set()
             if self.stall:
                 self.stop.wait(600)
+            # Closing alone says nothing to the other end while the pump reads from it.
+            client.shutdown(socket.SHUT_RDWR)
 
     @staticmethod
     def pump(source, target):
