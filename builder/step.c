@@ -150,6 +150,19 @@ static int measure(struct step *step, int64_t *ret_took_ms, struct error *err)
 		"raise `limits: {disk: …}` of the environment, or delete what it needs no more");
 }
 
+static bool is_over(int64_t deadline_ms)
+{
+	return deadline_ms != 0 && clock_mono_ms() >= deadline_ms;
+}
+
+static int too_long(int64_t limit_ms, struct error *err)
+{
+	char limit[CLOCK_TEXT_SIZE];
+
+	duration_format(limit, limit_ms);
+	return error_set(err, ERROR_TIMEOUT, "it did not end within its time of %s", limit);
+}
+
 /* Until the command has ended; `deadline_ms` 0: never late. */
 static int wait_end(struct step *step, int64_t deadline_ms, struct error *err)
 {
@@ -167,11 +180,11 @@ static int wait_end(struct step *step, int64_t deadline_ms, struct error *err)
 		if (status == 0) {
 			return 0;
 		}
-		if (status != -ERROR_TIMEOUT ||
-			(deadline_ms != 0 && clock_mono_ms() >= deadline_ms) ||
-			(step->machine->deadline_ms != 0 &&
-				clock_mono_ms() >= step->machine->deadline_ms)) {
+		if (status != -ERROR_TIMEOUT || is_over(step->machine->deadline_ms)) {
 			return status;
+		}
+		if (is_over(deadline_ms)) {
+			return too_long(step->spec->timeout_ms, err);
 		}
 		if (step->closed && !step->ended) {
 			return error_set(err, ERROR_UNAVAILABLE, "its sandbox died");
@@ -185,19 +198,6 @@ static int wait_end(struct step *step, int64_t deadline_ms, struct error *err)
 		}
 	}
 	return 0;
-}
-
-/* Whose time was up: with a limit of its own, a step says how long that was. */
-static int explain_timeout(const struct step *step, int64_t deadline_ms, struct error *err)
-{
-	char limit[CLOCK_TEXT_SIZE];
-
-	if (deadline_ms == 0 || clock_mono_ms() < deadline_ms) {
-		return -(int)err->kind;
-	}
-	duration_format(limit, step->spec->timeout_ms);
-	error_set(err, ERROR_TIMEOUT, "it took longer than its timeout of %s", limit);
-	return error_hint(err, "raise `timeout` of the step, or make it faster");
 }
 
 static int run_command(struct step *step, struct error *err)
