@@ -28,8 +28,9 @@ MUSTCHECK int copy_remote_kind(
 	struct copy *copy, const char *path, enum remote_kind *ret_kind, struct error *err);
 
 /* `source` (a file, or a folder with all in it) becomes `target`, an absolute path in the sandbox.
- */
-MUSTCHECK int copy_in(struct copy *copy, const char *source, const char *target, struct error *err);
+ * `merge`: there may be folders already; those keep their modes. */
+MUSTCHECK int copy_in(
+	struct copy *copy, const char *source, const char *target, bool merge, struct error *err);
 /* Standard input becomes the file `target`. */
 MUSTCHECK int copy_in_stream(struct copy *copy, const char *target, struct error *err);
 /* The sandbox's `source` becomes `target` here. Nothing is written outside of `target`, whatever

@@ -130,69 +130,97 @@ static int in_link(
 	return 0;
 }
 
-static int in_folder(struct walk *walk, int dir_fd, const char *name, const char *target, int depth,
-	struct error *err);
+/* Something on the walk: dir_fd/name here, `target` there. */
+struct place {
+	int dir_fd;
+	const char *name, *target;
+	int depth;
+	bool merge; /* there may be a folder at `target` already */
+};
 
-static int in_entry(struct walk *walk, int dir_fd, const char *name, const char *target, int depth,
-	struct error *err)
+static int in_folder(struct walk *walk, const struct place *place, struct error *err);
+
+static int in_entry(struct walk *walk, const struct place *place, struct error *err)
 {
 	struct stat stat;
 
-	if (fstatat(dir_fd, name, &stat, AT_SYMLINK_NOFOLLOW) < 0) {
-		return error_sys(err, errno, "look at %s", name);
+	if (fstatat(place->dir_fd, place->name, &stat, AT_SYMLINK_NOFOLLOW) < 0) {
+		return error_sys(err, errno, "look at %s", place->name);
 	}
 	if (S_ISREG(stat.st_mode)) {
-		return in_file(walk, dir_fd, name, target, err);
+		return in_file(walk, place->dir_fd, place->name, place->target, err);
 	}
 	if (S_ISDIR(stat.st_mode)) {
-		return in_folder(walk, dir_fd, name, target, depth, err);
+		return in_folder(walk, place, err);
 	}
 	if (S_ISLNK(stat.st_mode)) {
-		return in_link(walk, dir_fd, name, target, err);
+		return in_link(walk, place->dir_fd, place->name, place->target, err);
 	}
-	fprintf(stderr, "hob: skipped %s: neither file, folder nor link\n", name);
+	fprintf(stderr, "hob: skipped %s: neither file, folder nor link\n", place->name);
 	return 0;
 }
 
-static int in_folder(struct walk *walk, int dir_fd, const char *name, const char *target, int depth,
-	struct error *err)
+/* The entries of a folder; *ret_empty: there are none. */
+static int in_entries(
+	struct walk *walk, const struct place *place, int fd, bool *ret_empty, struct error *err)
 {
-	CLEANUP(close_p) int fd = -1;
-	CLEANUP(closedir_p) DIR *dir = NULL;
-	struct stat stat;
+	CLEANUP(closedir_p) DIR *dir = io_opendir(fd, ".", err);
 	const struct dirent *entry;
-	size_t index = walk->folder_count;
-	bool empty = true;
 
-	if (depth > COPY_DEPTH_MAX) {
-		return error_set(
-			err, ERROR_LIMIT, "%s is over %d folders deep", target, COPY_DEPTH_MAX);
+	if (dir == NULL) {
+		return -(int)err->kind;
 	}
-	fd = io_open(dir_fd, name, O_RDONLY | O_DIRECTORY, 0, err);
-	if (fd < 0) {
-		return fd;
-	}
-	dir = io_opendir(fd, ".", err);
-	if (dir == NULL || fstat(fd, &stat) < 0) {
-		return dir == NULL ? -(int)err->kind : error_sys(err, errno, "look at %s", name);
-	}
-	*array_add(&walk->folders, &walk->folder_count, &walk->folder_room) =
-		(struct folder){.path = xstrdup(target), .mode = stat.st_mode & 07777};
 	while ((entry = readdir(dir)) != NULL) {
-		CLEANUP(free_p) char *path = copy_join(target, entry->d_name);
+		CLEANUP(free_p) char *path = copy_join(place->target, entry->d_name);
+		const struct place child = {
+			fd, entry->d_name, path, place->depth + 1, place->merge};
 		int status;
 
 		if (streq(entry->d_name, ".") || streq(entry->d_name, "..")) {
 			continue;
 		}
-		empty = false;
-		status = in_entry(walk, fd, entry->d_name, path, depth + 1, err);
+		*ret_empty = false;
+		status = in_entry(walk, &child, err);
 		if (status < 0) {
 			return status;
 		}
 	}
-	walk->folders[index].empty = empty;
 	return 0;
+}
+
+/* A folder that is there already keeps its mode, as /tmp and / had better. */
+static int in_folder(struct walk *walk, const struct place *place, struct error *err)
+{
+	CLEANUP(close_p) int fd = -1;
+	enum remote_kind kind = REMOTE_NONE;
+	struct place here = *place;
+	struct stat stat;
+	bool empty = true;
+	int status = 0;
+
+	if (place->depth > COPY_DEPTH_MAX) {
+		return error_set(err, ERROR_LIMIT, "%s is over %d folders deep", place->target,
+			COPY_DEPTH_MAX);
+	}
+	fd = io_open(place->dir_fd, place->name, O_RDONLY | O_DIRECTORY, 0, err);
+	if (fd < 0) {
+		return fd;
+	}
+	if (fstat(fd, &stat) < 0) {
+		return error_sys(err, errno, "look at %s", place->name);
+	}
+	if (place->merge) {
+		status = copy_remote_kind(walk->copy, place->target, &kind, err);
+		here.merge = kind == REMOTE_FOLDER;
+	}
+	status = status < 0 ? status : in_entries(walk, &here, fd, &empty, err);
+	if (status >= 0 && !here.merge) {
+		*array_add(&walk->folders, &walk->folder_count, &walk->folder_room) =
+			(struct folder){.path = xstrdup(place->target),
+				.mode = stat.st_mode & 07777,
+				.empty = empty};
+	}
+	return status;
 }
 
 static int run_inside(struct copy *copy, json_t *argv, struct error *err)
@@ -219,7 +247,8 @@ static int run_inside(struct copy *copy, json_t *argv, struct error *err)
 		text != NULL ? (int)strcspn(text, "\n") : 6, text != NULL ? text : "failed");
 }
 
-/* Runs `words` over the paths of the folders that `wanted` picks, as many at once as fit. */
+/* Runs `tool argument -- …` over the folders that are empty, or of that mode, as many at once as
+ * fit. */
 static int over_folders(struct walk *walk, const char *tool, const char *argument, bool empty_only,
 	mode_t mode, struct error *err)
 {
@@ -236,7 +265,10 @@ static int over_folders(struct walk *walk, const char *tool, const char *argumen
 			const struct folder *folder = &walk->folders[i];
 
 			if (empty_only ? folder->empty : folder->mode == mode) {
-				json_array_append_new(argv, json_string(folder->path));
+				if (json_array_append_new(argv, json_string(folder->path)) != 0) {
+					return error_set(err, ERROR_INVALID,
+						"a folder's name is not UTF-8: %s", folder->path);
+				}
 				bytes += strlen(folder->path) + 1;
 				taken++;
 			}
@@ -306,8 +338,10 @@ static void walk_done(struct walk *walk)
 	free(walk->links);
 }
 
-int copy_in(struct copy *copy, const char *source, const char *target, struct error *err)
+int copy_in(
+	struct copy *copy, const char *source, const char *target, bool merge, struct error *err)
 {
+	const struct place top = {AT_FDCWD, source, target, 0, merge};
 	struct walk walk = {.copy = copy};
 	struct stat stat_;
 	int status;
@@ -316,7 +350,7 @@ int copy_in(struct copy *copy, const char *source, const char *target, struct er
 		return error_sys(err, errno, "%s", source);
 	}
 	if (S_ISDIR(stat_.st_mode)) {
-		status = in_folder(&walk, AT_FDCWD, source, target, 0, err);
+		status = in_folder(&walk, &top, err);
 		status = status < 0 ? status : make_rest(&walk, err);
 	} else {
 		status = in_file(&walk, AT_FDCWD, source, target, err);

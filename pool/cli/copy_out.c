@@ -74,13 +74,23 @@ static int make_link(int dir_fd, const char *name, const char *target, struct er
 	return error_sys(err, errno, "make the link %s", name);
 }
 
-/* Opens a new or existing folder, never through a link. */
-static int make_folder(int dir_fd, const char *name, struct error *err)
+/* Opens a new or existing folder, never through a link. A new one is private until it is full. */
+static int make_folder(int dir_fd, const char *name, bool *ret_made, struct error *err)
 {
-	if (mkdirat(dir_fd, name, 0700) < 0 && errno != EEXIST) {
+	*ret_made = mkdirat(dir_fd, name, 0700) == 0;
+	if (!*ret_made && errno != EEXIST) {
 		return error_sys(err, errno, "make the folder %s", name);
 	}
 	return io_open(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, err);
+}
+
+/* What mkdir would have given without a wish of its own. */
+static mode_t default_folder_mode(void)
+{
+	mode_t mask = umask(022);
+
+	umask(mask);
+	return 0777 & ~mask;
 }
 
 static int out_any(struct copy *copy, const char *source, int dir_fd, const char *name, long mode,
@@ -117,6 +127,7 @@ static int out_folder(struct copy *copy, const char *source, int dir_fd, const c
 	long mode, const json_t *listing, int depth, struct error *err)
 {
 	CLEANUP(close_p) int fd = -1;
+	bool made = false;
 	size_t i;
 	json_t *entry;
 
@@ -124,7 +135,7 @@ static int out_folder(struct copy *copy, const char *source, int dir_fd, const c
 		return error_set(
 			err, ERROR_LIMIT, "%s is over %d folders deep", source, COPY_DEPTH_MAX);
 	}
-	fd = make_folder(dir_fd, name, err);
+	fd = make_folder(dir_fd, name, &made, err);
 	if (fd < 0) {
 		return fd;
 	}
@@ -135,7 +146,8 @@ static int out_folder(struct copy *copy, const char *source, int dir_fd, const c
 			return status;
 		}
 	}
-	if (fchmod(fd, (mode_t)((mode >= 0 ? mode : 0755) & 0777)) < 0) {
+	/* A folder that was here before keeps its mode: it may be the user's home. */
+	if (made && fchmod(fd, mode >= 0 ? (mode_t)mode & 0777 : default_folder_mode()) < 0) {
 		return error_sys(err, errno, "set the mode of %s", name);
 	}
 	return 0;

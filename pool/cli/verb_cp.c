@@ -172,7 +172,7 @@ static int cp_in(struct copy *copy, const char *source, const char *target, stru
 		return copy_in_stream(copy, target, err);
 	}
 	final = final_target(source, target, kind == REMOTE_FOLDER);
-	return copy_in(copy, source, final, err);
+	return copy_in(copy, source, final, kind == REMOTE_FOLDER, err);
 }
 
 static int cp_out(struct copy *copy, const char *source, const char *target, struct error *err)
