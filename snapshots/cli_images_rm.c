@@ -46,12 +46,15 @@ static int refuse_if_needed(
 		}
 		error_set(err, ERROR_CONFLICT, "img-%lld is in use: %s", (long long)row->image.id,
 			row->users[i]);
-		return str_starts(row->users[i], USER_HEAD)
-			       ? error_hint(err,
-					 "--head removes it all the same; %s has no image then "
-					 "until "
-					 "its next build",
-					 row->image.environment)
+		if (str_starts(row->users[i], USER_HEAD)) {
+			return error_hint(err,
+				"--head removes it all the same; %s has no image then until its "
+				"next build",
+				row->image.environment);
+		}
+		return str_starts(row->users[i], USER_SNAPSHOT)
+			       ? error_hint(err, "its snapshots need the same layers: remove them "
+						 "first, if at all")
 			       : error_hint(err, "remove the sandboxes that stand on it first");
 	}
 	return 0;

@@ -51,6 +51,7 @@ int cli_recover(struct snapshots_cli *cli, struct error *err)
 		{"orphans", sweep.orphans, "folders without a record deleted"},
 		{"finished", sweep.finished, "unfinished layers discarded"},
 		{"builds", sweep.builds, "builds whose process is gone recorded as failed"},
+		{"snapshots", sweep.snapshots, "snapshots that were being taken forgotten"},
 		{"heads", sweep.heads, "links in heads/ put right"},
 		{"stuck", sweep.stuck, "leftovers that could not be deleted (see above)"},
 		{"missing", sweep.missing, "layers recorded but missing on disk (see above)"},

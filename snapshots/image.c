@@ -29,8 +29,7 @@ static bool layer_is_there(const struct store *store, int64_t id)
 	       S_ISDIR(status.st_mode);
 }
 
-/* A layer of the image-to-be: sealed by this handle, or ready, and really there. */
-static int claim_layer(struct store *store, struct layer *layer, struct error *err)
+int layer_claim(struct store *store, struct layer *layer, struct error *err)
 {
 	CLEANUP(query_done) struct query query = {0};
 	int64_t id = layer->id;
@@ -140,7 +139,7 @@ static int commit_rows(
 	int status = transaction_begin(&transaction, store->db, TRANSACTION_WRITE, err);
 
 	for (size_t i = 0; status == 0 && i < image->layer_count; i++) {
-		status = claim_layer(store, &image->layers[i], err);
+		status = layer_claim(store, &image->layers[i], err);
 	}
 	if (status == 0) {
 		status = insert_image(store, image, err);

@@ -15,39 +15,31 @@
  * made anew not at all. */
 #define KEPT_LAYER_MAX_AGE_MS (24LL * 3600 * 1000)
 
-/* Layers of image ?1 that no other image has. */
+/* Layers of image ?1 that no other image and no snapshot has. */
 #define EXCLUSIVE_OF_IMAGE                                                                         \
 	" FROM image_layers AS il JOIN layers AS l ON l.id = il.layer_id WHERE il.image_id = ?1"   \
-	" AND NOT EXISTS (SELECT 1 FROM image_layers AS o"                                         \
-	"  WHERE o.layer_id = il.layer_id AND o.image_id <> ?1)"
+	" AND l.refs = 1"
 
-static int add_users(struct store *store, const char *sql, const char *prefix, int64_t id,
-	char ***users, struct error *err)
-{
-	CLEANUP(query_done) struct query query = {0};
-	int row;
-
-	query_init(&query, store->db, sql);
-	query_bind_int(&query, id);
-	while ((row = query_row(&query, err)) > 0) {
-		CLEANUP(free_p) char *line = xasprintf("%s%s", prefix, query_text(&query, 0));
-
-		strv_add(users, line);
-	}
-	return row;
-}
+/* Naming a few of a thousand snapshots is enough. */
+#define USERS_SHOWN "8"
 
 int image_users(struct store *store, int64_t id, char ***ret_users, struct error *err)
 {
 	CLEANUP(strv_free_p) char **users = xcalloc(1, sizeof(*users));
-	int status = add_users(store,
+	int status = users_add(store,
 		"SELECT environment FROM heads WHERE image_id = ? ORDER BY environment", USER_HEAD,
 		id, &users, err);
 
 	if (status == 0) {
-		status = add_users(store,
+		status = users_add(store,
 			"SELECT holder FROM leases WHERE image_id = ? ORDER BY holder", USER_LEASE,
 			id, &users, err);
+	}
+	if (status == 0) {
+		status = users_add(store,
+			"SELECT 'snap-' || id FROM snapshots WHERE image_id = ? ORDER BY id"
+			" LIMIT " USERS_SHOWN,
+			USER_SNAPSHOT, id, &users, err);
 	}
 	if (status < 0) {
 		return status;
@@ -114,100 +106,12 @@ int image_bytes(struct store *store, int64_t id, uint64_t *ret_exclusive, uint64
 	return 0;
 }
 
-/* Layers on their way out, each locked exclusively so that no sweep and no build touches them. */
-struct doomed {
-	struct doomed_layer {
-		int64_t id;
-		uint64_t stored;
-		int lock; /* -1: its folder is missing already */
-	} * layers;
-	size_t count, room;
-};
-
-static void doomed_done(struct doomed *doomed)
-{
-	for (size_t i = 0; i < doomed->count; i++) {
-		fd_done(&doomed->layers[i].lock);
-	}
-	free(doomed->layers);
-	*doomed = (struct doomed){0};
-}
-
-static int doom(
-	struct store *store, struct doomed *doomed, int64_t id, uint64_t stored, struct error *err)
-{
-	char name[ID_TEXT_SIZE];
-	int lock = -1, status;
-
-	id_format(name, id);
-	status = store_lock(store->layers_fd, name, LOCK_EX, &lock, err);
-	if (status == -ERROR_BUSY) {
-		error_set(err, ERROR_BUSY, "layer %s is in use by a running build", name);
-		return error_hint(err, "try again when it has ended");
-	}
-	if (status < 0 && status != -ERROR_NOT_FOUND) {
-		return status;
-	}
-	*array_add(&doomed->layers, &doomed->count, &doomed->room) =
-		(struct doomed_layer){id, stored, lock};
-	return 0;
-}
-
-/* Reads the ids and sizes that a query gives and locks each. */
-static int doom_all(struct store *store, const char *sql, int64_t value, struct doomed *doomed,
-	struct error *err)
-{
-	CLEANUP(query_done) struct query query = {0};
-	int row, status = 0;
-
-	query_init(&query, store->db, sql);
-	query_bind_int(&query, value);
-	while (status == 0 && (row = query_row(&query, err)) != 0) {
-		status = row < 0 ? row
-				 : doom(store, doomed, query_int(&query, 0),
-					   (uint64_t)query_int(&query, 1), err);
-	}
-	return status;
-}
-
-static int delete_row(struct store *store, const char *sql, int64_t id, struct error *err)
-{
-	CLEANUP(query_done) struct query query = {0};
-
-	query_init(&query, store->db, sql);
-	query_bind_int(&query, id);
-	return query_run(&query, NULL, err);
-}
-
-static int delete_layer_rows(struct store *store, const struct doomed *doomed, struct error *err)
-{
-	int status = 0;
-
-	for (size_t i = 0; status == 0 && i < doomed->count; i++) {
-		status = delete_row(
-			store, "DELETE FROM layers WHERE id = ?", doomed->layers[i].id, err);
-	}
-	return status;
-}
-
 static int refuse_if_used(struct store *store, int64_t id, struct error *err)
 {
 	CLEANUP(strv_free_p) char **users = NULL;
-	char text[ERROR_MESSAGE_SIZE / 2] = "";
-	size_t used = 0;
 	int status = image_users(store, id, &users, err);
 
-	if (status < 0) {
-		return status;
-	}
-	for (size_t i = 0; users[i] != NULL && used < sizeof(text); i++) {
-		used += (size_t)snprintf(
-			text + used, sizeof(text) - used, "%s%s", i > 0 ? ", " : "", users[i]);
-	}
-	if (users[0] == NULL) {
-		return 0;
-	}
-	return error_set(err, ERROR_CONFLICT, "img-%lld is in use: %s", (long long)id, text);
+	return status < 0 ? status : users_refuse("img", id, users, err);
 }
 
 static int remove_rows(struct store *store, int64_t id, struct doomed *doomed, struct error *err)
@@ -222,33 +126,19 @@ static int remove_rows(struct store *store, int64_t id, struct doomed *doomed, s
 		status = refuse_if_used(store, id, err);
 	}
 	if (status == 0) {
-		status = doom_all(store, "SELECT DISTINCT l.id, l.stored" EXCLUSIVE_OF_IMAGE, id,
+		status = doomed_add(store, "SELECT DISTINCT l.id, l.stored" EXCLUSIVE_OF_IMAGE, id,
 			doomed, err);
 	}
 	if (status == 0) {
-		status = delete_row(store, "DELETE FROM images WHERE id = ?", id, err);
+		status = store_run_id(store, "DELETE FROM images WHERE id = ?", id, NULL, err);
 	}
 	if (status == 0) {
-		status = delete_layer_rows(store, doomed, err);
+		status = doomed_delete_rows(store, doomed, err);
 	}
 	if (status == 0) {
 		status = store_fault("remove.before_commit", err);
 	}
 	return status < 0 ? status : transaction_commit(&transaction, err);
-}
-
-static int trash_all(
-	struct store *store, const struct doomed *doomed, uint64_t *freed, struct error *err)
-{
-	int status = store_fault("remove.committed", err);
-
-	for (size_t i = 0; status == 0 && i < doomed->count; i++) {
-		status = layer_trash(store, doomed->layers[i].id, err);
-		if (status == 0) {
-			*freed += doomed->layers[i].stored;
-		}
-	}
-	return status;
 }
 
 int image_remove(struct store *store, int64_t id, uint64_t *ret_freed, struct error *err)
@@ -264,7 +154,7 @@ int image_remove(struct store *store, int64_t id, uint64_t *ret_freed, struct er
 	if (status < 0) {
 		return error_wrap(err, "remove img-%lld", (long long)id);
 	}
-	if (trash_all(store, &doomed, &freed, err) < 0) {
+	if (doomed_trash(store, &doomed, &freed, err) < 0) {
 		error_wrap(err, "img-%lld is removed, but not all of its layers could be deleted",
 			(long long)id);
 		return error_hint(err, "hob-snapshots recover tries again");
@@ -281,23 +171,23 @@ static int remove_stale_kept(struct store *store, uint64_t *freed, struct error 
 	int status = transaction_begin(&transaction, store->db, TRANSACTION_WRITE, err);
 
 	if (status == 0) {
-		status = doom_all(store,
+		status = doomed_add(store,
 			"SELECT l.id, l.stored FROM layers AS l WHERE l.state = 'ready'"
 			" AND (l.created_ms < ? OR EXISTS (SELECT 1 FROM layers AS n"
 			"  WHERE n.step_key = l.step_key AND n.state = 'ready' AND n.id > l.id))"
-			" AND NOT EXISTS (SELECT 1 FROM image_layers WHERE layer_id = l.id)",
+			" AND l.refs = 0",
 			clock_real_ms() - KEPT_LAYER_MAX_AGE_MS, &doomed, err);
 	}
 	if (status == -ERROR_BUSY) {
 		return 0; /* a build is about to take one of them up */
 	}
 	if (status == 0) {
-		status = delete_layer_rows(store, &doomed, err);
+		status = doomed_delete_rows(store, &doomed, err);
 	}
 	if (status == 0) {
 		status = transaction_commit(&transaction, err);
 	}
-	return status < 0 ? status : trash_all(store, &doomed, freed, err);
+	return status < 0 ? status : doomed_trash(store, &doomed, freed, err);
 }
 
 static int list_prunable(struct store *store, const char *environment, size_t keep,
@@ -312,7 +202,8 @@ static int list_prunable(struct store *store, const char *environment, size_t ke
 		"SELECT id FROM (SELECT id FROM images WHERE environment = ?"
 		"  ORDER BY id DESC LIMIT -1 OFFSET ?) AS old"
 		" WHERE id NOT IN (SELECT image_id FROM heads)"
-		" AND id NOT IN (SELECT image_id FROM leases)");
+		" AND id NOT IN (SELECT image_id FROM leases)"
+		" AND NOT EXISTS (SELECT 1 FROM snapshots WHERE image_id = old.id)");
 	query_bind_text(&query, environment);
 	query_bind_int(&query, (int64_t)keep);
 	while ((row = query_row(&query, err)) > 0) {

@@ -6,6 +6,7 @@
 struct use {
 	int64_t layer_id;
 	uint64_t stored;
+	int64_t refs; /* of snapshots too */
 	struct inventory_row *row;
 };
 
@@ -26,8 +27,8 @@ static struct use *list_uses(const struct inventory *inventory, size_t *ret_coun
 		struct inventory_row *row = &inventory->rows[i];
 
 		for (size_t j = 0; j < row->image.layer_count; j++) {
-			*array_add(&uses, &count, &room) = (struct use){
-				row->image.layers[j].id, row->image.layers[j].stored, row};
+			*array_add(&uses, &count, &room) = (struct use){row->image.layers[j].id,
+				row->image.layers[j].stored, row->image.layers[j].refs, row};
 		}
 	}
 	if (count > 0) {
@@ -58,7 +59,7 @@ static void add_up(struct inventory *inventory)
 		for (size_t i = start; i < end; i++) {
 			struct inventory_row *row = uses[i].row;
 
-			*(end - start == 1 ? &row->exclusive : &row->shared) += uses[i].stored;
+			*(uses[i].refs == 1 ? &row->exclusive : &row->shared) += uses[i].stored;
 		}
 	}
 	free(uses);
@@ -66,7 +67,7 @@ static void add_up(struct inventory *inventory)
 
 /* What image_users says of one image, for all of them in one query. An image that has come since
  * the list was read is not in it. */
-static int add_users(const struct inventory *inventory, struct store *store, const char *sql,
+static int add_row_users(const struct inventory *inventory, struct store *store, const char *sql,
 	const char *prefix, struct error *err)
 {
 	CLEANUP(query_done) struct query query = {0};
@@ -106,11 +107,18 @@ int inventory_read(struct store *store, struct inventory *ret_inventory, struct 
 		}
 	}
 	free(images);
-	status = add_users(&inventory, store,
+	status = add_row_users(&inventory, store,
 		"SELECT image_id, environment FROM heads ORDER BY environment", USER_HEAD, err);
 	if (status == 0) {
-		status = add_users(&inventory, store,
+		status = add_row_users(&inventory, store,
 			"SELECT image_id, holder FROM leases ORDER BY holder", USER_LEASE, err);
+	}
+	if (status == 0) {
+		status = add_row_users(&inventory, store,
+			"SELECT image_id, 'snap-' || min(id) || CASE count(*) WHEN 1 THEN ''"
+			" ELSE ' and ' || (count(*) - 1) || ' more' END"
+			" FROM snapshots WHERE image_id IS NOT NULL GROUP BY image_id",
+			USER_SNAPSHOT, err);
 	}
 	if (status < 0) {
 		inventory_done(&inventory);
@@ -152,9 +160,10 @@ uint64_t inventory_chosen_bytes(const struct inventory *inventory)
 	uint64_t bytes = 0;
 
 	for (size_t start = 0; start < count; start = end) {
-		bool all = true;
+		bool all;
 
 		end = run_end(uses, count, start);
+		all = (int64_t)(end - start) == uses[start].refs;
 		for (size_t i = start; i < end; i++) {
 			all = all && uses[i].row->chosen;
 		}

@@ -23,7 +23,8 @@ void layer_from_row(const struct query *query, int column, struct layer *layer)
 		.files = (uint64_t)query_int(query, column + 7),
 		.bytes = (uint64_t)query_int(query, column + 8),
 		.stored = (uint64_t)query_int(query, column + 9),
-		.created_ms = query_int(query, column + 10)};
+		.created_ms = query_int(query, column + 10),
+		.refs = query_int(query, column + 11)};
 	query_copy(query, column + 1, layer->kind, sizeof(layer->kind));
 	query_copy(query, column + 2, layer->title, sizeof(layer->title));
 	query_copy(query, column + 3, layer->step_key, sizeof(layer->step_key));

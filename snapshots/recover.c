@@ -117,16 +117,6 @@ static int row_exists(
 	return 0;
 }
 
-static int run_with_id(
-	struct store *store, const char *sql, int64_t id, int64_t *ret_changed, struct error *err)
-{
-	CLEANUP(query_done) struct query query = {0};
-
-	query_init(&query, store->db, sql);
-	query_bind_int(&query, id);
-	return query_run(&query, ret_changed, err);
-}
-
 static int staging_of(struct store *store, int64_t id, char **ret_name, struct error *err)
 {
 	CLEANUP(query_done) struct query query = {0};
@@ -173,7 +163,7 @@ static int recover_sealing(
 	if (status < 0 && status != -ERROR_NOT_FOUND) {
 		return status == -ERROR_BUSY ? 0 : status;
 	}
-	status = run_with_id(
+	status = store_run_id(
 		store, "DELETE FROM layers WHERE id = ? AND state = 'sealing'", id, &changed, err);
 	if (status < 0 || changed == 0) {
 		return status;
@@ -410,6 +400,9 @@ static int recover_all(struct store *store, struct store_sweep *sweep, struct er
 	}
 	if (status == 0) {
 		status = recover_layers(store, layers, sweep, err);
+	}
+	if (status == 0) {
+		status = snapshot_runs_recover(store, &sweep->snapshots, err);
 	}
 	return status < 0 ? status : recover_heads(store, sweep, err);
 }

@@ -52,6 +52,7 @@ struct store_sweep {
 			      discarded */
 	uint64_t missing; /* records without their layer: reported, kept */
 	uint64_t builds; /* builds recorded as running whose process is gone: now failed */
+	uint64_t snapshots; /* runs of snapshots whose process is gone: forgotten */
 	uint64_t heads; /* links that did not match the catalog: put right */
 	uint64_t stuck; /* leftovers that could not be deleted: logged, tried again next time */
 };
@@ -83,6 +84,7 @@ struct layer {
 	uint64_t bytes; /* apparent */
 	uint64_t stored; /* in use on disk */
 	int64_t created_ms;
+	int64_t refs; /* how many images and snapshots list it */
 };
 
 /*
@@ -140,7 +142,8 @@ MUSTCHECK int image_head(
 MUSTCHECK int image_list(struct store *store, const char *environment, struct image **ret_images,
 	size_t *ret_count, struct error *err);
 
-/* Who needs this image: lines like "head of webapp", "3 sandboxes of hobd". Free with strv_free. */
+/* Who needs this image: lines like "head of webapp", "leased by hobd", "snapshot snap-3". Free with
+ * strv_free. */
 MUSTCHECK int image_users(struct store *store, int64_t id, char ***ret_users, struct error *err);
 /* Bytes that removing it would free, and that it shares with others. */
 MUSTCHECK int image_bytes(struct store *store, int64_t id, uint64_t *ret_exclusive,

@@ -85,12 +85,54 @@ bool id_parse(const char *text, const char *prefix, int64_t *ret_id);
 /* The columns that layer_from_row reads, of table `layers AS l`, from the given column on. */
 #define LAYER_COLUMNS                                                                              \
 	"l.id, l.kind, l.title, l.step_key, l.id_base, l.id_count, l.host_usr, l.files, l.bytes, " \
-	"l.stored, l.created_ms"
+	"l.stored, l.created_ms, l.refs"
 void layer_from_row(const struct query *query, int column, struct layer *layer);
 
 /* How the users of an image are called: "head of webapp", "leased by hobd". */
 #define USER_HEAD "head of "
 #define USER_LEASE "leased by "
+#define USER_SNAPSHOT "snapshot "
+
+/* In a transaction that will list it: a layer that this handle sealed, or that is ready, and that
+ * is really there. Reads it whole, by layer->id. */
+MUSTCHECK int layer_claim(struct store *store, struct layer *layer, struct error *err);
+
+/* Layers on their way out, each locked exclusively so that no sweep, build or reader is on it. */
+struct doomed {
+	struct doomed_layer {
+		int64_t id;
+		uint64_t stored;
+		int lock; /* -1: its folder is missing already */
+	} * layers;
+	size_t count, room;
+};
+
+void doomed_done(struct doomed *doomed);
+/* Locks the layers whose ids and stored bytes a query with one parameter gives. ERROR_BUSY. */
+MUSTCHECK int doomed_add(struct store *store, const char *sql, int64_t value, struct doomed *doomed,
+	struct error *err);
+/* In the transaction. */
+MUSTCHECK int doomed_delete_rows(
+	struct store *store, const struct doomed *doomed, struct error *err);
+/* After it: to the trash, and adds up what it freed. */
+MUSTCHECK int doomed_trash(
+	struct store *store, const struct doomed *doomed, uint64_t *freed, struct error *err);
+
+/* One statement with one number. */
+MUSTCHECK int store_run_id(
+	struct store *store, const char *sql, int64_t id, int64_t *ret_changed, struct error *err);
+/* Adds a line for each row of a query with one parameter. */
+MUSTCHECK int users_add(struct store *store, const char *sql, const char *prefix, int64_t id,
+	char ***users, struct error *err);
+/* ERROR_CONFLICT saying who, unless the list is empty. */
+MUSTCHECK int users_refuse(const char *what, int64_t id, char *const *users, struct error *err);
+
+struct snapshot;
+/* Its list of layers, under its generation. */
+MUSTCHECK int snapshot_insert_layers(
+	struct store *store, const struct snapshot *snapshot, struct error *err);
+/* Forgets the runs of killed processes. */
+MUSTCHECK int snapshot_runs_recover(struct store *store, uint64_t *ret_ended, struct error *err);
 
 /* Makes heads/<environment> say what the catalog says; *ret_changed when it did not before (NULL:
  * not wanted). Serialized by a lock on heads/, so that the last one to look wins. */

@@ -1,0 +1,394 @@
+/*
+ * From sealed layers to a snapshot: what is checked, what is taken from the parent, and the one
+ * transaction. A run is the row that keeps a second snapshot of the same sandbox away; it counts
+ * only while the staging folder that it names, or the layer made of it, is locked by a process.
+ */
+#include "snapshots/snapshot.h"
+#include "snapshots/store_private.h"
+
+#include "base/clock.h"
+#include "base/json.h"
+
+#include <stdio.h>
+#include <sys/file.h>
+
+/* ---- runs ---- */
+
+static int layer_of_staging(
+	struct store *store, const char *staging, int64_t *ret_id, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	int row;
+
+	query_init(
+		&query, store->db, "SELECT id FROM layers WHERE staging = ? AND state = 'sealing'");
+	query_bind_text(&query, staging);
+	row = query_row(&query, err);
+	if (row >= 0) {
+		*ret_id = row > 0 ? query_int(&query, 0) : 0;
+	}
+	return row < 0 ? row : 0;
+}
+
+/* Its process locks the folder wherever it is: in staging/, later in layers/. */
+static int run_is_alive(
+	struct store *store, const char *staging, bool *ret_alive, struct error *err)
+{
+	CLEANUP(close_p) int in_staging = -1;
+	CLEANUP(close_p) int in_layers = -1;
+	char name[ID_TEXT_SIZE];
+	int64_t id = 0;
+	int status = store_lock(store->staging_fd, staging, LOCK_EX, &in_staging, err);
+
+	if (status == -ERROR_NOT_FOUND) {
+		status = layer_of_staging(store, staging, &id, err);
+		if (status == 0 && id != 0) {
+			id_format(name, id);
+			status = store_lock(store->layers_fd, name, LOCK_EX, &in_layers, err);
+		}
+	}
+	*ret_alive = status == -ERROR_BUSY;
+	return status == 0 || status == -ERROR_BUSY || status == -ERROR_NOT_FOUND ? 0 : status;
+}
+
+static int end_run(struct store *store, const char *sandbox, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+
+	query_init(&query, store->db, "DELETE FROM snapshot_runs WHERE sandbox = ?");
+	query_bind_text(&query, sandbox);
+	return query_run(&query, NULL, err);
+}
+
+static int refuse_second(struct store *store, const char *sandbox, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	bool alive = false;
+	int row;
+
+	query_init(&query, store->db, "SELECT staging FROM snapshot_runs WHERE sandbox = ?");
+	query_bind_text(&query, sandbox);
+	row = query_row(&query, err);
+	if (row <= 0) {
+		return row;
+	}
+	row = run_is_alive(store, query_text(&query, 0), &alive, err);
+	if (row < 0) {
+		return row;
+	}
+	if (alive) {
+		error_set(err, ERROR_BUSY, "a snapshot of %s is being taken already", sandbox);
+		return error_hint(err, "try again when it has ended");
+	}
+	return 0;
+}
+
+int snapshot_begin(
+	struct store *store, const char *sandbox, const struct staging *staging, struct error *err)
+{
+	CLEANUP(transaction_done) struct transaction transaction = {NULL};
+	CLEANUP(query_done) struct query query = {0};
+	int status = transaction_begin(&transaction, store->db, TRANSACTION_WRITE, err);
+
+	if (status == 0) {
+		status = refuse_second(store, sandbox, err);
+	}
+	if (status < 0) {
+		return status;
+	}
+	query_init(&query, store->db,
+		"INSERT INTO snapshot_runs (sandbox, staging, started_ms) VALUES (?, ?, ?)"
+		" ON CONFLICT (sandbox) DO UPDATE SET staging = excluded.staging,"
+		" started_ms = excluded.started_ms");
+	query_bind_text(&query, sandbox);
+	query_bind_text(&query, staging->name);
+	query_bind_int(&query, clock_real_ms());
+	status = query_run(&query, NULL, err);
+	if (status == 0) {
+		status = transaction_commit(&transaction, err);
+	}
+	if (status < 0) {
+		return error_wrap(err, "begin a snapshot of %s", sandbox);
+	}
+	return store_fault("snapshot.begun", err);
+}
+
+int snapshot_abort(struct store *store, const char *sandbox, struct error *err)
+{
+	int status = end_run(store, sandbox, err);
+
+	return status < 0 ? status : layers_discard(store, err);
+}
+
+static int next_run(struct store *store, const char *after, char **ret_sandbox, char **ret_staging,
+	struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	int row;
+
+	query_init(&query, store->db,
+		"SELECT sandbox, staging FROM snapshot_runs WHERE sandbox > ?"
+		" ORDER BY sandbox LIMIT 1");
+	query_bind_text(&query, after);
+	row = query_row(&query, err);
+	if (row > 0) {
+		*ret_sandbox = xstrdup(query_text(&query, 0));
+		*ret_staging = xstrdup(query_text(&query, 1));
+	}
+	return row;
+}
+
+int snapshot_runs_recover(struct store *store, uint64_t *ret_ended, struct error *err)
+{
+	CLEANUP(free_p) char *last = xstrdup("");
+	uint64_t ended = 0;
+	int row;
+
+	for (;;) {
+		CLEANUP(free_p) char *staging = NULL;
+		char *sandbox = NULL;
+		bool alive = false;
+
+		row = next_run(store, last, &sandbox, &staging, err);
+		if (row <= 0) {
+			break;
+		}
+		free(last);
+		last = sandbox;
+		row = run_is_alive(store, staging, &alive, err);
+		if (row == 0 && !alive) {
+			row = end_run(store, sandbox, err);
+			ended++;
+		}
+		if (row < 0) {
+			break;
+		}
+	}
+	*ret_ended = ended;
+	return row;
+}
+
+/* ---- what is recorded ---- */
+
+/* UTF-8 without control characters, as jansson checks it. */
+static bool is_text(const char *text)
+{
+	CLEANUP(json_decref_p) json_t *json = json_string(text);
+
+	for (const char *byte = text; *byte != '\0'; byte++) {
+		if ((unsigned char)*byte < 0x20 || *byte == 0x7f) {
+			return false;
+		}
+	}
+	return json != NULL;
+}
+
+static int check_metadata(const char *metadata, struct error *err)
+{
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	const char *key;
+	json_t *value;
+	int status;
+
+	if (metadata == NULL) {
+		return 0;
+	}
+	if (strlen(metadata) > SNAPSHOT_METADATA_MAX) {
+		return error_set(err, ERROR_LIMIT, "metadata of %zu bytes; %d are possible",
+			strlen(metadata), SNAPSHOT_METADATA_MAX);
+	}
+	status = json_parse_object(metadata, strlen(metadata), &json, err);
+	if (status < 0) {
+		return error_wrap(err, "metadata");
+	}
+	json_object_foreach (json, key, value) {
+		if (!json_is_string(value)) {
+			return error_set(
+				err, ERROR_INVALID, "metadata: \"%s\" is not a string", key);
+		}
+	}
+	return 0;
+}
+
+static int check_snapshot(const struct snapshot *snapshot, struct error *err)
+{
+	size_t count = snapshot->layer_count;
+
+	if (!name_is_valid(snapshot->environment)) {
+		return error_set(err, ERROR_INVALID, "\"%s\" is no name of an environment",
+			snapshot->environment);
+	}
+	if (!is_text(snapshot->label) || !is_text(snapshot->sandbox)) {
+		return error_set(err, ERROR_INVALID,
+			"a label is one line of UTF-8 without control characters");
+	}
+	if (count == 0 || count > SNAPSHOT_LAYERS_MAX || snapshot->own_count > count) {
+		error_set(err, ERROR_LIMIT,
+			"a snapshot of %zu layers, %zu its own; 1 to %d are possible", count,
+			snapshot->own_count, SNAPSHOT_LAYERS_MAX);
+		return error_hint(err, "hob snapshots flatten makes one of several");
+	}
+	for (size_t i = 0; i < count; i++) {
+		for (size_t j = 0; j < i; j++) {
+			if (snapshot->layers[i].id == snapshot->layers[j].id) {
+				return error_set(err, ERROR_INVALID, "layer %lld is there twice",
+					(long long)snapshot->layers[i].id);
+			}
+		}
+	}
+	return check_metadata(snapshot->metadata, err);
+}
+
+/* Fills in what the caller left to the parent. */
+static int take_from(struct store *store, const char *sql, int64_t id, const char *prefix,
+	struct snapshot *snapshot, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	int row;
+
+	query_init(&query, store->db, sql);
+	query_bind_int(&query, id);
+	row = query_row(&query, err);
+	if (row < 0) {
+		return row;
+	}
+	if (row == 0) {
+		return error_set(
+			err, ERROR_NOT_FOUND, "no %s-%lld to be the parent", prefix, (long long)id);
+	}
+	snapshot->image_id = query_int(&query, 0);
+	if (snapshot->commit[0] == '\0') {
+		query_copy(&query, 1, snapshot->commit, sizeof(snapshot->commit));
+	}
+	if (snapshot->manifest == NULL) {
+		snapshot->manifest = xstrdup(query_text(&query, 2));
+	}
+	return 0;
+}
+
+static int take_from_parent(struct store *store, struct snapshot *snapshot, struct error *err)
+{
+	if (snapshot->parent_id != 0) {
+		return take_from(store,
+			"SELECT image_id, commit_id, manifest FROM snapshots WHERE id = ?",
+			snapshot->parent_id, "snap", snapshot, err);
+	}
+	if (snapshot->image_id != 0) {
+		return take_from(store, "SELECT id, commit_id, manifest FROM images WHERE id = ?",
+			snapshot->image_id, "img", snapshot, err);
+	}
+	return 0;
+}
+
+static void bind_id(struct query *query, int64_t id)
+{
+	if (id != 0) {
+		query_bind_int(query, id);
+	} else {
+		query_bind_text(query, NULL);
+	}
+}
+
+static int insert_row(struct store *store, struct snapshot *snapshot, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	int status;
+
+	query_init(&query, store->db,
+		"INSERT INTO snapshots (environment, image_id, parent_id, reason, label, sandbox,"
+		" commit_id, layer_count, own_count, bytes, stored, created_ms, metadata, manifest)"
+		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+	query_bind_text(&query, snapshot->environment);
+	bind_id(&query, snapshot->image_id);
+	bind_id(&query, snapshot->parent_id);
+	query_bind_text(&query, snapshot_reason_name(snapshot->reason));
+	query_bind_text(&query, snapshot->label);
+	query_bind_text(&query, snapshot->sandbox);
+	query_bind_text(&query, snapshot->commit);
+	query_bind_int(&query, (int64_t)snapshot->layer_count);
+	query_bind_int(&query, (int64_t)snapshot->own_count);
+	query_bind_int(&query, (int64_t)snapshot->bytes);
+	query_bind_int(&query, (int64_t)snapshot->stored);
+	query_bind_int(&query, snapshot->created_ms);
+	query_bind_text(&query, snapshot->metadata != NULL ? snapshot->metadata : "{}");
+	query_bind_text(&query, snapshot->manifest != NULL ? snapshot->manifest : "{}");
+	status = query_run(&query, NULL, err);
+	if (status == 0) {
+		snapshot->id = sqlite3_last_insert_rowid(store->db);
+	}
+	return status;
+}
+
+int snapshot_insert_layers(struct store *store, const struct snapshot *snapshot, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	int status = 0;
+
+	query_init(&query, store->db,
+		"INSERT INTO snapshot_layers (snapshot_id, generation, position, layer_id)"
+		" VALUES (?, ?, ?, ?)");
+	for (size_t i = 0; status == 0 && i < snapshot->layer_count; i++) {
+		query_bind_int(&query, snapshot->id);
+		query_bind_int(&query, snapshot->generation);
+		query_bind_int(&query, (int64_t)i);
+		query_bind_int(&query, snapshot->layers[i].id);
+		status = query_run(&query, NULL, err);
+		query_again(&query);
+	}
+	return status;
+}
+
+static int commit_rows(struct store *store, struct snapshot *snapshot, struct error *err)
+{
+	CLEANUP(transaction_done) struct transaction transaction = {NULL};
+	int status = transaction_begin(&transaction, store->db, TRANSACTION_WRITE, err);
+
+	if (status == 0) {
+		status = take_from_parent(store, snapshot, err);
+	}
+	for (size_t i = 0; status == 0 && i < snapshot->layer_count; i++) {
+		status = layer_claim(store, &snapshot->layers[i], err);
+		snapshot->bytes += snapshot->layers[i].bytes;
+		snapshot->stored += snapshot->layers[i].stored;
+	}
+	if (status == 0) {
+		status = insert_row(store, snapshot, err);
+	}
+	if (status == 0) {
+		status = snapshot_insert_layers(store, snapshot, err);
+	}
+	if (status == 0 && snapshot->sandbox[0] != '\0') {
+		status = end_run(store, snapshot->sandbox, err);
+	}
+	if (status == 0) {
+		status = store_fault("snapshot.before_commit", err);
+	}
+	return status < 0 ? status : transaction_commit(&transaction, err);
+}
+
+int snapshot_commit(struct store *store, struct snapshot *snapshot, struct error *err)
+{
+	struct error ignored = ERROR_INIT;
+	int status = check_snapshot(snapshot, err);
+
+	snapshot->created_ms = clock_real_ms();
+	snapshot->generation = 1;
+	snapshot->bytes = snapshot->stored = snapshot->exclusive = 0;
+	if (status == 0) {
+		status = commit_rows(store, snapshot, err);
+	}
+	if (status < 0) {
+		snapshot->id = 0;
+		return error_wrap(err, "commit a snapshot of %s", snapshot->environment);
+	}
+	for (size_t i = 0; i < snapshot->layer_count; i++) {
+		struct layer *layer = &snapshot->layers[i];
+
+		layer->refs++;
+		snapshot->exclusive += layer->refs == 1 ? layer->stored : 0;
+		store_release(store, HOLD_SEALED, layer->id);
+		store_release(store, HOLD_USED, layer->id);
+	}
+	(void)!store_fault("snapshot.committed", &ignored); /* nothing is left to fail */
+	return 0;
+}
