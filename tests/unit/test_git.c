@@ -133,19 +133,6 @@ static void test_urls(void **state)
 	assert_string_equal(user, "https://me@example.com/a:b@c");
 }
 
-static void test_by_path(void **state)
-{
-	struct bench *bench = *state;
-	CLEANUP(free_p) char *workspace = NULL;
-
-	fetch(bench);
-	assert_true(bench->found.fetched);
-	assert_true(bench->found.is_head);
-	assert_string_equal(bench->found.ref, "refs/heads/main");
-	workspace = check_out(bench);
-	assert_workspace(bench, workspace);
-}
-
 static void test_workspace_is_ordinary(void **state)
 {
 	struct bench *bench = *state;
@@ -153,7 +140,10 @@ static void test_workspace_is_ordinary(void **state)
 	char *workspace = NULL, *url = NULL, *branch = NULL, *upstream = NULL, *commit = NULL;
 
 	fetch(bench);
+	assert_true(bench->found.fetched);
+	assert_true(bench->found.is_head);
 	workspace = check_out(bench);
+	assert_workspace(bench, workspace);
 	url = git_kit_run(workspace, "remote", "get-url", "origin", NULL);
 	assert_string_equal(url, bench->repository);
 	branch = git_kit_run(workspace, "symbolic-ref", "HEAD", NULL);
@@ -577,7 +567,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_urls),
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-		CASE(test_by_path),
 		CASE(test_workspace_is_ordinary),
 		CASE(test_index_matches),
 		CASE(test_unchanged_then_incremental),
