@@ -210,9 +210,11 @@ int base_prepare(struct machine *machine, const struct environment *environment,
 		environment->base == BASE_TAR ? environment->base_location
 					      : base_kind_name(environment->base));
 	status = layer_find(machine->store, key, ret_layer, err);
+	if (status == 0) {
+		report_stage_end(
+			machine->report, "layer %lld, as before", (long long)ret_layer->id);
+	}
 	if (status != -ERROR_NOT_FOUND) {
-		report_stage_end(machine->report, status == 0 ? "layer %lld, as before" : "",
-			(long long)ret_layer->id);
 		return status;
 	}
 	snprintf(layer.title, sizeof(layer.title), "base %s%s%.12s",

@@ -145,26 +145,9 @@ static const struct environment_failure *failure_of(const struct program *progra
 	return NULL;
 }
 
-/* Its file is there but cannot be used: that is what the operator has to hear. */
-static const struct environment_failure *find_failure(
-	const struct environment_list *list, const char *name)
-{
-	for (size_t i = 0; i < list->failure_count; i++) {
-		const char *slash = strrchr(list->failures[i].file, '/');
-		const char *base = slash != NULL ? slash + 1 : list->failures[i].file;
-		size_t length = strlen(name);
-
-		if (strncmp(base, name, length) == 0 && streq(base + length, ".yaml")) {
-			return &list->failures[i];
-		}
-	}
-	return NULL;
-}
-
 static int unknown_environment(const struct program *program, const char *name, struct error *err)
 {
 	const struct environment_failure *failure = failure_of(program, name);
-	const struct environment_failure *failure = find_failure(&program->list, name);
 	const char **names;
 	const char *nearest;
 
@@ -173,11 +156,6 @@ static int unknown_environment(const struct program *program, const char *name, 
 		return -(int)err->kind;
 	}
 	names = xcalloc(program->list.count + 1, sizeof(*names));
-	if (failure != NULL) {
-		free(names);
-		error_copy(err, &failure->error);
-		return -(int)err->kind;
-	}
 	for (size_t i = 0; i < program->list.count; i++) {
 		names[i] = program->list.items[i]->name;
 	}

@@ -155,14 +155,6 @@ static bool is_over(int64_t deadline_ms)
 	return deadline_ms != 0 && clock_mono_ms() >= deadline_ms;
 }
 
-static int too_long(int64_t limit_ms, struct error *err)
-{
-	char limit[CLOCK_TEXT_SIZE];
-
-	duration_format(limit, limit_ms);
-	return error_set(err, ERROR_TIMEOUT, "it did not end within its time of %s", limit);
-}
-
 /* Until the command has ended; `deadline_ms` 0: never late. */
 static int wait_end(struct step *step, int64_t deadline_ms, struct error *err)
 {
@@ -180,11 +172,9 @@ static int wait_end(struct step *step, int64_t deadline_ms, struct error *err)
 		if (status == 0) {
 			return 0;
 		}
-		if (status != -ERROR_TIMEOUT || is_over(step->machine->deadline_ms)) {
+		if (status != -ERROR_TIMEOUT || is_over(step->machine->deadline_ms) ||
+			is_over(deadline_ms)) {
 			return status;
-		}
-		if (is_over(deadline_ms)) {
-			return too_long(step->spec->timeout_ms, err);
 		}
 		if (step->closed && !step->ended) {
 			return error_set(err, ERROR_UNAVAILABLE, "its sandbox died");
