@@ -71,6 +71,7 @@ static void mark_cut(char *text, size_t size, int wanted)
 	}
 }
 
+PRINTF_LIKE(3, 0)
 static void format_into(char *text, size_t size, const char *format, va_list args)
 {
 	mark_cut(text, size, vsnprintf(text, size, format, args));

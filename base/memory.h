@@ -39,7 +39,7 @@ void *xreallocarray(void *old, size_t count, size_t size);
 char *xstrdup(const char *text); /* NULL gives NULL */
 char *xstrndup(const char *text, size_t length);
 char *xasprintf(const char *format, ...) PRINTF_LIKE(1, 2);
-char *xvasprintf(const char *format, va_list args);
+char *xvasprintf(const char *format, va_list args) PRINTF_LIKE(1, 0);
 
 static inline void free_p(void *pointer)
 {
