@@ -171,10 +171,10 @@ bench: ## measures hob beside bwrap, runc, unshare and podman; writes build/benc
 	$(SUB) all bench-programs
 	$(Q)$(PYTHON) tests/bench/run --build $(B) --json build/bench.json
 
-lint: ## style, includes, lengths, formats
+lint: $(B)/gen/seccomp_program.h ## style, includes, lengths, formats
 	$(Q)$(PYTHON) tests/run lint
 
-lint-deep: ## cppcheck and clang-tidy over everything (minutes)
+lint-deep: $(B)/gen/seccomp_program.h ## cppcheck and clang-tidy over everything (minutes)
 	$(Q)$(PYTHON) tests/run lint-deep
 
 format: ## clang-format over every C file
