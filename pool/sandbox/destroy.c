@@ -13,19 +13,17 @@
 #include <sys/stat.h>
 
 /* The first looks are close together, as most sandboxes are gone within half a millisecond. */
-#define LOOK_FIRST_US 150
+#define LOOK_FIRST_US 100
+#define LOOK_FROZEN_US 20
 #define LOOK_LAST_US 2000
 #define END_US 1000000
 
-static void look_again(struct pending *pending)
+static void look_again(struct pending *pending, int64_t first_us)
 {
-	int64_t now = clock_mono_us(), waited = now - pending->started_us;
-	int64_t delay = waited < LOOK_FIRST_US ? LOOK_FIRST_US : waited / 4;
+	int64_t now = clock_mono_us(), delay = (now - pending->started_us) / 4;
 
-	if (delay < LOOK_FIRST_US) {
-		delay = LOOK_FIRST_US;
-	}
-	pending->next_us = now + (delay > LOOK_LAST_US ? LOOK_LAST_US : delay);
+	delay = delay < first_us ? first_us : delay > LOOK_LAST_US ? LOOK_LAST_US : delay;
+	pending->next_us = now + delay;
 }
 
 /* The socket is ours, the rest of the folder is not; an empty one may go. */
@@ -110,7 +108,7 @@ bool destroy_step(struct server *server, struct pending *pending, struct error *
 		error_set(err, ERROR_BUSY, "%s is killed but not gone yet", id);
 		return true;
 	}
-	look_again(pending);
+	look_again(pending, LOOK_FIRST_US);
 	return false;
 }
 
@@ -132,7 +130,7 @@ bool freeze_step(struct server *server, struct pending *pending, struct error *e
 			"%s does not freeze: one of its processes is in the kernel", id);
 		return true;
 	}
-	look_again(pending);
+	look_again(pending, LOOK_FROZEN_US);
 	return false;
 }
 

@@ -20,7 +20,7 @@
 /* How long a dying sandbox is looked at before its destroyer is told to ask again. */
 #define DESTROY_US 100000
 #define FREEZE_US 100000
-/* Quiet for this long, the launcher makes a network namespace ahead. */
+/* Quiet for this long, the launcher makes folders and network namespaces ahead. */
 #define IDLE_US 2000
 
 void server_reply(struct server *server, const struct launcher_request *request, pid_t pid,
@@ -298,6 +298,7 @@ static _Noreturn void server_end(struct server *server)
 			sandbox_end(server, id);
 		}
 	}
+	spares_done(&server->means.spares, &server->means.places);
 	cgroups_unprepare(&server->means.cgroups);
 	_exit(0);
 }
@@ -324,13 +325,18 @@ static int64_t watch(const struct server *server, struct pollfd *pollfds)
 	return next_us;
 }
 
+static bool has_all_ahead(const struct server *server)
+{
+	return netns_pool_is_full(&server->means.nets) && spares_are_full(&server->means.spares);
+}
+
 static void wait_for_something(const struct server *server, struct pollfd *pollfds)
 {
 	int64_t next_us = watch(server, pollfds), now_us = clock_mono_us();
 	struct timespec timeout = {0, 0};
 	bool forever = next_us == INT64_MAX;
 
-	if (forever && server->pending_count == 0 && !netns_pool_is_full(&server->means.nets)) {
+	if (forever && server->pending_count == 0 && !has_all_ahead(server)) {
 		next_us = now_us + IDLE_US;
 		forever = false;
 	}
@@ -363,13 +369,21 @@ static void attend_pending(struct server *server, const struct pollfd *pollfds)
 
 static void make_ahead(struct server *server)
 {
+	struct native_means *means = &server->means;
 	struct error err = ERROR_INIT;
+	int status = 0;
 
-	if (server->pending_count > 0 || netns_pool_is_full(&server->means.nets)) {
+	if (server->pending_count > 0 || has_all_ahead(server)) {
 		return;
 	}
-	if (netns_pool_add(&server->means.nets, &err) < 0) {
-		log_failure("launcher.netns_failed", &err, "pid", getpid());
+	if (!spares_are_full(&means->spares)) {
+		status = spares_add(&means->spares, &means->places, &err);
+	}
+	if (status == 0 && !netns_pool_is_full(&means->nets)) {
+		status = netns_pool_add(&means->nets, &err);
+	}
+	if (status < 0) {
+		log_failure("launcher.make_ahead_failed", &err, "pid", getpid());
 		sleep(1);
 	}
 }

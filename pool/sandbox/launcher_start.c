@@ -179,6 +179,7 @@ static int server_init(struct server *server, const struct config *config, struc
 		netns_pool_init(&means->nets, err) < 0) {
 		return -(int)err->kind;
 	}
+	spares_sweep(&means->places);
 	for (size_t i = 0; i < WORKERS; i++) {
 		if (worker_start(&server->workers[i], (enum worker_kind)i, &means->places, err) <
 			0) {
@@ -196,6 +197,8 @@ static _Noreturn void launcher_main(const struct config *config, int fd)
 	descriptors_keep(&fd, 1);
 	(void)setsid();
 	(void)prctl(PR_SET_NAME, "hob-launcher", 0, 0, 0);
+	/* Waits of 0.1 ms are to be that. */
+	(void)prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
 	umask(022);
 	signals_set();
 	/* Away from 3 and 4. */

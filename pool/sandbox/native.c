@@ -88,7 +88,7 @@ static int beneath(int dir_fd, const char *name, int flags, int *ret_fd, struct 
 }
 
 /* sandboxes/<id>/{upper,work}, or staging/<staging>/{tree,work} for a build. */
-static int writable_make(const struct native_means *means, const struct launcher_request *request,
+static int writable_make(struct native_means *means, const struct launcher_request *request,
 	struct parts *parts, struct error *err)
 {
 	bool build = request->kind == SANDBOX_BUILD;
@@ -101,7 +101,8 @@ static int writable_make(const struct native_means *means, const struct launcher
 	if (fault != 0) {
 		return error_sys(err, fault, "mkdir sandboxes/%s", name);
 	}
-	if (!build && mkdirat(room, name, 0700) < 0) {
+	if (!build && !spares_take(&means->spares, &means->places, name) &&
+		mkdirat(room, name, 0700) < 0) {
 		return error_sys(err, errno, "mkdir sandboxes/%s", name);
 	}
 	if (beneath(room, name, O_RDONLY, &folder, err) < 0 ||
@@ -361,23 +362,24 @@ static int child_supply(struct native_means *means, const struct launcher_reques
 
 static int result_read(const struct native *native, int flags, struct error *err)
 {
-	struct native_failure failure;
+	struct native_outcome outcome;
 	ssize_t got;
 
 	do {
-		got = recv(native->status_fd, &failure, sizeof(failure), flags);
+		got = recv(native->status_fd, &outcome, sizeof(outcome), flags);
 	} while (got < 0 && errno == EINTR);
-	if (got == 0) {
-		return 0;
-	}
 	if (got < 0) {
 		return error_sys(err, errno, "hear from the new sandbox");
 	}
-	if (got != (ssize_t)sizeof(failure)) {
-		return error_set(err, ERROR_INTERNAL, "a sandbox's start ended without a reason");
+	if (got != (ssize_t)sizeof(outcome)) {
+		error_set(err, ERROR_FAILED, "the new sandbox was killed before it started");
+		return error_hint(err, "is its memory limit, or the machine's memory, too small?");
 	}
-	failure.step[sizeof(failure.step) - 1] = '\0';
-	return error_sys(err, failure.sys, "inside the new sandbox: %s", failure.step);
+	if (outcome.sys == 0) {
+		return 0;
+	}
+	outcome.step[sizeof(outcome.step) - 1] = '\0';
+	return error_sys(err, outcome.sys, "inside the new sandbox: %s", outcome.step);
 }
 
 int native_begin(struct native_means *means, const struct launcher_request *request,

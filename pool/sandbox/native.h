@@ -12,6 +12,7 @@
 #include "pool/sandbox/launcher_wire.h"
 #include "pool/sandbox/netns.h"
 #include "pool/sandbox/places.h"
+#include "pool/sandbox/spares.h"
 
 #include <stdint.h>
 #include <sys/types.h>
@@ -24,6 +25,7 @@ struct native_means {
 	struct cgroups cgroups;
 	struct idmaps idmaps;
 	struct netns_pool nets;
+	struct spares spares;
 	int init_fd; /* sealed memory file with hob-init */
 	int64_t id_base;
 	uint32_t slots;
@@ -56,7 +58,8 @@ void native_done(struct native *native);
  */
 enum native_message { NATIVE_MAPPED = 1, NATIVE_JOIN, NATIVE_ROOT };
 
-struct native_failure {
+/* From the child, once; `sys` 0: everything but the exec has worked. */
+struct native_outcome {
 	int32_t sys;
 	char step[60];
 };

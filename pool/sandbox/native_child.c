@@ -33,6 +33,9 @@ static const unsigned kept_capabilities[] = {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DA
 /* A memory shortage of the machine takes a sandbox before it takes a daemon. */
 #define OOM_SCORE "500"
 
+/* The kernel's default; the launcher's own is less. */
+#define TIMER_SLACK_NS 50000
+
 struct child {
 	const struct native_means *means;
 	const struct launcher_request *request;
@@ -45,7 +48,7 @@ struct child {
 
 static _Noreturn void fail(const struct child *child, int sys, const char *step)
 {
-	struct native_failure failure = {.sys = sys};
+	struct native_outcome failure = {.sys = sys};
 
 	snprintf(failure.step, sizeof(failure.step), "%s", step);
 	(void)!send(child->socket, &failure, sizeof(failure), MSG_NOSIGNAL);
@@ -88,6 +91,7 @@ static void become_root(struct child *child)
 		must(child, prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "prctl PDEATHSIG");
 	}
 	must(child, setsid(), "setsid");
+	must(child, prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS, 0, 0, 0), "timer slack");
 	must(child, syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL), "a keyring of its own");
 	must(child, sethostname(child->request->hostname, strlen(child->request->hostname)),
 		"sethostname");
@@ -365,6 +369,7 @@ _Noreturn void native_child(const struct native_means *means,
 	static char *const environment[] = {NULL};
 	struct child child = {
 		.means = means, .request = request, .socket = socket, .control_fd = control_fd};
+	struct native_outcome started = {.sys = 0};
 	int sys;
 
 	/* Held here they would hide that the launcher has died. */
@@ -382,6 +387,8 @@ _Noreturn void native_child(const struct native_means *means,
 	if (sys != 0) {
 		fail(&child, sys, "load the seccomp filter");
 	}
+	/* So that the launcher answers while the exec is under way. */
+	must(&child, send(child.socket, &started, sizeof(started), MSG_NOSIGNAL), "answer");
 	syscall(SYS_execveat, means->init_fd, "", arguments, environment, AT_EMPTY_PATH);
 	fail(&child, errno, "exec hob-init");
 }

@@ -38,6 +38,7 @@ int places_make(const struct config *config, struct error *err)
 	static const char *const rooms[] = {"layers", "staging", "sandboxes"};
 	CLEANUP(free_p) char *runs = xasprintf("%s/sandboxes", config->run);
 	CLEANUP(free_p) char *slots = xasprintf("%s/slots", config->run);
+	CLEANUP(free_p) char *spares = xasprintf("%s/spares", config->store);
 	uid_t uid;
 	gid_t gid;
 
@@ -57,17 +58,18 @@ int places_make(const struct config *config, struct error *err)
 			return -(int)err->kind;
 		}
 	}
-	if (folder_make(slots, 0700, uid, gid, err) < 0) {
+	if (folder_make(spares, 0700, 0, 0, err) < 0 ||
+		folder_make(slots, 0700, uid, gid, err) < 0) {
 		return -(int)err->kind;
 	}
 	return folder_make(runs, 0711, uid, gid, err);
 }
 
 /* A detached copy that shares no mount events with its origin. */
-static int clone_private(const char *path, struct error *err)
+static int clone_private(const char *path, unsigned attributes, struct error *err)
 {
 	CLEANUP(close_p) int fd = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	struct mount_attr attr = {.propagation = MS_PRIVATE};
+	struct mount_attr attr = {.attr_set = attributes, .propagation = MS_PRIVATE};
 
 	if (fd < 0) {
 		return error_sys(err, errno, "clone the mount of %s", path);
@@ -185,10 +187,13 @@ static int places_open(struct places *places, bool usr, struct error *err)
 		int *fd;
 	} wanted[] = {{"/store/layers", &places->layers_fd},
 		{"/store/sandboxes", &places->sandboxes_fd},
-		{"/store/staging", &places->staging_fd}, {"/run/sandboxes", &places->run_fd}};
+		{"/store/staging", &places->staging_fd}, {"/store/spares", &places->spares_fd},
+		{"/run/sandboxes", &places->run_fd}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
-		*wanted[i].fd = io_open(AT_FDCWD, wanted[i].path, O_RDONLY | O_DIRECTORY, 0, err);
+		/* Their owner is not root, and might have put a link there. */
+		*wanted[i].fd = io_open(
+			AT_FDCWD, wanted[i].path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, err);
 		if (*wanted[i].fd < 0) {
 			return *wanted[i].fd;
 		}
@@ -202,10 +207,10 @@ static int places_open(struct places *places, bool usr, struct error *err)
 
 int places_enter(const struct config *config, struct places *ret_places, struct error *err)
 {
-	CLEANUP(close_p) int store = clone_private(config->store, err);
-	CLEANUP(close_p) int run = store < 0 ? -1 : clone_private(config->run, err);
+	CLEANUP(close_p) int store = clone_private(config->store, 0, err);
+	CLEANUP(close_p) int run = store < 0 ? -1 : clone_private(config->run, 0, err);
 	struct error no_usr = ERROR_INIT;
-	CLEANUP(close_p) int usr = clone_private("/usr", &no_usr);
+	CLEANUP(close_p) int usr = clone_private("/usr", MOUNT_ATTR_RDONLY, &no_usr);
 
 	if (store < 0 || run < 0) {
 		return -(int)err->kind;

@@ -14,8 +14,9 @@ struct config;
 #define PLACE_EMPTY "/empty" /* masks folders, and is /sys */
 #define PLACE_USR "/usr" /* the host's, read-only */
 #define PLACE_ROOT "/root" /* where a sandbox's root is put together, in its own namespace */
-#define PLACE_OWN_PROC "/own-proc" /* where its /proc and /dev are put together until it is there  \
-				    */
+#define PLACE_OWN_PROC                                                                             \
+	"/own-proc" /* where its /proc and /dev are put together until it is there                 \
+		     */
 #define PLACE_OWN_DEV "/own-dev"
 #define PLACE_SCRATCH "/scratch" /* for mounts that only the old mount(2) can make */
 #define PLACE_RESOLV                                                                               \
@@ -25,7 +26,7 @@ struct config;
 struct places {
 	int host_mounts_fd; /* the mount namespace we came from */
 	int host_root_fd; /* and its root */
-	int layers_fd, sandboxes_fd, staging_fd; /* of the store */
+	int layers_fd, sandboxes_fd, staging_fd, spares_fd; /* of the store */
 	int run_fd; /* <run>/sandboxes */
 	int usr_fd; /* PLACE_USR; -1: the host has no /usr that can be id-mapped */
 	int null_fd; /* /dev/null for standard streams */
@@ -37,6 +38,7 @@ struct places {
 		.layers_fd = -1,                                                                   \
 		.sandboxes_fd = -1,                                                                \
 		.staging_fd = -1,                                                                  \
+		.spares_fd = -1,                                                                   \
 		.run_fd = -1,                                                                      \
 		.usr_fd = -1,                                                                      \
 		.null_fd = -1})
