@@ -105,6 +105,7 @@ static void assert_workspace(struct bench *bench, const char *workspace)
 	char target[64] = "";
 	struct stat seen;
 
+	assert_non_null(readme);
 	assert_string_equal(bench->found.commit, head);
 	assert_git(workspace, "rev-parse", "HEAD", head);
 	assert_git(workspace, "status", "--porcelain", "");
