@@ -46,7 +46,7 @@ static int run_step(struct job *job, const struct environment_step *step, struct
 
 		error_set(
 			err, ERROR_TIMEOUT, "%s; it said last:\n%s", inner.message, outcome->tail);
-		error_hint(err, \"%s\", inner.hint);
+		error_hint(err, "%s", inner.hint);
 	}
 	if (status == 0 && outcome->code != 0) {
 		status = command_failed(job, outcome, err);

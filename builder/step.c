@@ -190,6 +190,19 @@ static int wait_end(struct step *step, int64_t deadline_ms, struct error *err)
 	return 0;
 }
 
+/* Whose time was up: with a limit of its own, a step says how long that was. */
+static int explain_timeout(const struct step *step, int64_t deadline_ms, struct error *err)
+{
+	char limit[CLOCK_TEXT_SIZE];
+
+	if (!is_over(deadline_ms)) {
+		return -(int)err->kind;
+	}
+	duration_format(limit, step->spec->timeout_ms);
+	error_set(err, ERROR_TIMEOUT, "it took longer than its timeout of %s", limit);
+	return error_hint(err, "raise `timeout` of the step, or make it faster");
+}
+
 static int run_command(struct step *step, struct error *err)
 {
 	const struct environment *environment = step->spec->environment;
