@@ -90,8 +90,9 @@ void sandbox_thaw(struct launcher *launcher, const char *id, sandbox_done_fn *fn
  * away to be deleted in the background (SANDBOX_SESSION). ERROR_BUSY: not gone yet, ask again.
  * Succeeds for a sandbox that does not exist. */
 void sandbox_destroy(struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context);
-/* For a destroyed SANDBOX_BUILD: proves that nothing writes to its layer any more, syncs, removes
- * `work`. Then the staging folder may be given to layer_seal. */
+/* For a destroyed SANDBOX_BUILD: proves that nothing writes to its layer any more (ERROR_BUSY if it
+ * does), removes `work` and overlayfs's marks of origin, and syncs. Then the staging folder may be
+ * given to layer_seal. */
 void sandbox_seal(
 	struct launcher *launcher, const char *staging, sandbox_done_fn *fn, void *context);
 
@@ -123,7 +124,9 @@ struct sandbox_usage {
 MUSTCHECK int sandbox_usage_read(const struct config *config, const char *id,
 	struct sandbox_usage *ret_usage, struct error *err);
 
-/* Cgroups of hob's on this machine, for the adoption at start: ids, free with strv_free. */
+/* What there is of sandboxes on this machine, whole or left over: the names of cgroups and of the
+ * store's sandboxes/ folders, each once; sandbox_destroy takes any of them away. Free with
+ * strv_free. */
 MUSTCHECK int sandbox_cgroups_list(const struct config *config, char ***ret_ids, struct error *err);
 
 /* ---- hob-init ---- */
