@@ -12,9 +12,24 @@ struct snapshots_cli {
 	const char *config_path; /* --config */
 	const char *store_path; /* --store */
 	bool json;
+	bool help;
 	bool dry_run;
 	bool head;
-	bool help;
+	bool move;
+	bool stat;
+	bool quick;
+	bool with_parents;
+	const char *environment; /* --env */
+	const char *reason;
+	const char *label;
+	const char *older_than;
+	const char *sort;
+	const char *columns;
+	const char *patch;
+	const char *output;
+	const char *keep_last;
+	const char *keep_for;
+	bool keep_labelled;
 	char *const *operands; /* after the verb, NULL-terminated */
 	size_t operand_count;
 	struct store_helper *helper;
@@ -30,6 +45,21 @@ int cli_images_ls(struct snapshots_cli *cli, struct error *err);
 int cli_images_info(struct snapshots_cli *cli, struct error *err);
 int cli_images_rm(struct snapshots_cli *cli, struct error *err);
 int cli_recover(struct snapshots_cli *cli, struct error *err);
+int cli_ls(struct snapshots_cli *cli, struct error *err);
+int cli_tree(struct snapshots_cli *cli, struct error *err);
+int cli_info(struct snapshots_cli *cli, struct error *err);
+int cli_rm(struct snapshots_cli *cli, struct error *err);
+int cli_pin(struct snapshots_cli *cli, struct error *err);
+int cli_unpin(struct snapshots_cli *cli, struct error *err);
+int cli_tag(struct snapshots_cli *cli, struct error *err);
+int cli_untag(struct snapshots_cli *cli, struct error *err);
+
+/* "snap-12" into a text for people and JSON. */
+#define CLI_ID_SIZE 32
+void cli_snapshot_id(char text[CLI_ID_SIZE], int64_t id);
+struct snapshot;
+/* Everything that a list says of one. The caller owns it. */
+json_t *cli_snapshot_json(const struct snapshot *snapshot);
 
 #define CLI_TEXT_SIZE 32
 /* "812 B", "1.4 KiB", "20 MiB". */

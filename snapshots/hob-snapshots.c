@@ -1,4 +1,5 @@
-/* hob-snapshots: the store's images for an operator, while hobd runs and while it does not. */
+/* hob-snapshots: the store's images and snapshots for an operator, while hobd runs and while it
+ * does not. */
 #include "snapshots/cli.h"
 
 #include "base/log.h"
@@ -7,39 +8,92 @@
 #include <getopt.h>
 
 #define WORDS_MAX 2
-#define OPERANDS_WIDTH 14 /* of the longest */
+#define OPERANDS_WIDTH 16 /* of the longest */
+
+/* Which options a verb takes, beside those that all take. */
+enum takes {
+	TAKES_DRY_RUN = 1 << 0,
+	TAKES_HEAD = 1 << 1,
+	TAKES_FILTER = 1 << 2,
+	TAKES_COLUMNS = 1 << 3,
+	TAKES_MOVE = 1 << 4,
+	TAKES_ENVIRONMENT = 1 << 5,
+};
 
 struct verb {
 	const char *words[WORDS_MAX]; /* the second may be NULL */
 	const char *operands;
 	const char *summary;
-	size_t operands_max;
-	bool removes; /* takes --dry-run and --head */
+	size_t operands_min, operands_max;
+	unsigned takes;
 	int (*run)(struct snapshots_cli *cli, struct error *err);
 };
 
 static const struct verb verbs[] = {
-	{{"images", "ls"}, "[ENVIRONMENT]", "List images, newest first", 1, false, cli_images_ls},
-	{{"images", "info"}, "IMAGE…", "Show layers, users and what removing it frees", SIZE_MAX,
-		false, cli_images_info},
-	{{"images", "rm"}, "IMAGE…", "Remove images that nothing needs", SIZE_MAX, true,
-		cli_images_rm},
-	{{"recover", NULL}, "", "Sweep what killed processes left, as every start does", 0, false,
+	{{"ls", NULL}, "", "List snapshots, newest first", 0, 0, TAKES_FILTER | TAKES_COLUMNS,
+		cli_ls},
+	{{"tree", NULL}, "[NAME]", "Show lineage from images to their newest children", 0, 1,
+		TAKES_ENVIRONMENT, cli_tree},
+	{{"info", NULL}, "SNAPSHOT…", "Show layers, users and what removing it frees", 1, SIZE_MAX,
+		0, cli_info},
+	{{"rm", NULL}, "SNAPSHOT…", "Remove snapshots that nothing needs", 1, SIZE_MAX,
+		TAKES_DRY_RUN, cli_rm},
+	{{"pin", NULL}, "SNAPSHOT…", "Keep snapshots from rm and gc", 1, SIZE_MAX, 0, cli_pin},
+	{{"unpin", NULL}, "SNAPSHOT…", "Let pinned snapshots go", 1, SIZE_MAX, 0, cli_unpin},
+	{{"tag", NULL}, "SNAPSHOT TAG…", "Give a snapshot names", 2, SIZE_MAX, TAKES_MOVE, cli_tag},
+	{{"untag", NULL}, "TAG…", "Take names away", 1, SIZE_MAX, 0, cli_untag},
+	{{"images", "ls"}, "[ENVIRONMENT]", "List images, newest first", 0, 1, 0, cli_images_ls},
+	{{"images", "info"}, "IMAGE…", "Show layers, users and what removing it frees", 1, SIZE_MAX,
+		0, cli_images_info},
+	{{"images", "rm"}, "IMAGE…", "Remove images that nothing needs", 1, SIZE_MAX,
+		TAKES_DRY_RUN | TAKES_HEAD, cli_images_rm},
+	{{"recover", NULL}, "", "Sweep what killed processes left, as every start does", 0, 0, 0,
 		cli_recover},
 };
 
-static void print_options(bool removes)
+/* Options that only some verbs take: where they go, and how help writes them. */
+static const struct special {
+	const char *name;
+	const char *argument; /* NULL: a flag */
+	unsigned takes;
+	size_t place; /* in struct snapshots_cli */
+	const char *help;
+} specials[] = {
+	{"env", "NAME", TAKES_FILTER | TAKES_ENVIRONMENT,
+		offsetof(struct snapshots_cli, environment), "only of this environment"},
+	{"reason", "REASON", TAKES_FILTER, offsetof(struct snapshots_cli, reason),
+		"only base, session, exit or manual"},
+	{"label", "PATTERN", TAKES_FILTER, offsetof(struct snapshots_cli, label),
+		"only labels that match, as \"nightly*\""},
+	{"older-than", "TIME", TAKES_FILTER, offsetof(struct snapshots_cli, older_than),
+		"only older ones, as 12h or 30d"},
+	{"sort", "COLUMN", TAKES_COLUMNS, offsetof(struct snapshots_cli, sort),
+		"sort by a column; \"-\" before it turns the order round"},
+	{"columns", "LIST", TAKES_COLUMNS, offsetof(struct snapshots_cli, columns),
+		"columns to show, with commas between; \"all\" for all"},
+	{"dry-run", NULL, TAKES_DRY_RUN, offsetof(struct snapshots_cli, dry_run),
+		"only say what would be done"},
+	{"head", NULL, TAKES_HEAD, offsetof(struct snapshots_cli, head),
+		"also an environment's head: it has no image then until its next build"},
+	{"move", NULL, TAKES_MOVE, offsetof(struct snapshots_cli, move),
+		"take the tag from the snapshot that has it"},
+};
+
+static void print_options(unsigned takes)
 {
 	puts("\nOptions:\n"
-	     "  --store PATH   the store's folder (default: what hob.yaml says)\n"
-	     "  --config FILE  hob.yaml to read instead of /etc/hob/hob.yaml\n"
-	     "  --json         print JSON, for programs\n"
-	     "  -h, --help     print this help");
-	if (removes) {
-		puts("  --dry-run      only say what would be removed and freed\n"
-		     "  --head         also remove an environment's head: it has no image then "
-		     "until\n"
-		     "                 its next build");
+	     "  --store PATH         the store's folder (default: what hob.yaml says)\n"
+	     "  --config FILE        hob.yaml to read instead of /etc/hob/hob.yaml\n"
+	     "  --json               print JSON, for programs\n"
+	     "  -h, --help           print this help");
+	for (size_t i = 0; i < ARRAY_SIZE(specials); i++) {
+		char name[64];
+
+		if ((specials[i].takes & takes) != 0) {
+			snprintf(name, sizeof(name), "--%s %s", specials[i].name,
+				specials[i].argument != NULL ? specials[i].argument : "");
+			printf("  %-19s  %s\n", name, specials[i].help);
+		}
 	}
 }
 
@@ -61,13 +115,14 @@ static void print_help(const struct verb *verb)
 			verb->words[1] != NULL ? " " : "",
 			verb->words[1] != NULL ? verb->words[1] : "", verb->operands,
 			verb->summary);
-		if (streq(verb->words[0], "images")) {
-			puts("An IMAGE is img-12, 12, or an environment's name: its head.");
-		}
-		print_options(verb->removes);
+		puts(streq(verb->words[0], "images")
+				? "An IMAGE is img-12, 12, or an environment's name: its head."
+				: "A SNAPSHOT is snap-12, 12, or a tag.");
+		print_options(verb->takes);
 		return;
 	}
-	puts("hob-snapshots looks after the images of a store.\n\nUsage: hob-snapshots VERB "
+	puts("hob-snapshots looks after the images and snapshots of a store.\n\nUsage: "
+	     "hob-snapshots VERB "
 	     "[options] …\n");
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
 		char name[64];
@@ -77,7 +132,8 @@ static void print_help(const struct verb *verb)
 		printf("  %-12s  %s%*s  %s\n", name, verbs[i].operands,
 			OPERANDS_WIDTH - columns(verbs[i].operands), "", verbs[i].summary);
 	}
-	print_options(true);
+	print_options(0);
+	puts("\nhob-snapshots VERB --help says what else a verb takes.");
 }
 
 /* The verb that the words name; they are taken off the operands. */
@@ -119,14 +175,45 @@ static int refuse_verb(const struct snapshots_cli *cli, struct error *err)
 			       : error_hint(err, "hob-snapshots --help lists them");
 }
 
-static int parse_options(struct snapshots_cli *cli, int argc, char **argv)
+#define OPTION_SPECIAL 1000 /* and the index */
+#define OPTIONS_MAX (ARRAY_SIZE(specials) + 5)
+
+static void list_options(struct option options[OPTIONS_MAX])
 {
-	static const struct option options[] = {{"store", required_argument, NULL, 's'},
+	static const struct option common[] = {{"store", required_argument, NULL, 's'},
 		{"config", required_argument, NULL, 'c'}, {"json", no_argument, NULL, 'j'},
-		{"dry-run", no_argument, NULL, 'n'}, {"head", no_argument, NULL, 'H'},
-		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"help", no_argument, NULL, 'h'}};
+	size_t count = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(common); i++) {
+		options[count++] = common[i];
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(specials); i++) {
+		options[count++] = (struct option){specials[i].name,
+			specials[i].argument != NULL ? required_argument : no_argument, NULL,
+			OPTION_SPECIAL + (int)i};
+	}
+	options[count] = (struct option){NULL, 0, NULL, 0};
+}
+
+static void set_special(struct snapshots_cli *cli, const struct special *special)
+{
+	char *place = (char *)cli + special->place;
+
+	if (special->argument != NULL) {
+		memcpy(place, &optarg, sizeof(optarg));
+	} else {
+		*(bool *)place = true;
+	}
+}
+
+/* The bits of `given` are the specials that were said, by index. */
+static int parse_options(struct snapshots_cli *cli, int argc, char **argv, uint32_t *given)
+{
+	struct option options[OPTIONS_MAX];
 	int option;
 
+	list_options(options);
 	argv[0] = program_invocation_short_name; /* getopt says it before its messages */
 	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
 		switch (option) {
@@ -139,17 +226,15 @@ static int parse_options(struct snapshots_cli *cli, int argc, char **argv)
 		case 'j':
 			cli->json = true;
 			break;
-		case 'n':
-			cli->dry_run = true;
-			break;
-		case 'H':
-			cli->head = true;
-			break;
 		case 'h':
 			cli->help = true;
 			break;
 		default:
-			return -1; /* getopt has said what is wrong */
+			if (option < OPTION_SPECIAL) {
+				return -1; /* getopt has said what is wrong */
+			}
+			set_special(cli, &specials[option - OPTION_SPECIAL]);
+			*given |= 1U << (option - OPTION_SPECIAL);
 		}
 	}
 	cli->operands = argv + optind;
@@ -157,9 +242,32 @@ static int parse_options(struct snapshots_cli *cli, int argc, char **argv)
 	return 0;
 }
 
-static int run(struct snapshots_cli *cli, struct error *err)
+static int check_call(
+	const struct snapshots_cli *cli, const struct verb *verb, uint32_t given, struct error *err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(specials); i++) {
+		if ((given >> i & 1) != 0 && (specials[i].takes & verb->takes) == 0) {
+			return error_set(err, ERROR_USAGE, "%s%s%s takes no --%s", verb->words[0],
+				verb->words[1] != NULL ? " " : "",
+				verb->words[1] != NULL ? verb->words[1] : "", specials[i].name);
+		}
+	}
+	if (cli->operand_count > verb->operands_max) {
+		return error_set(err, ERROR_USAGE, "\"%s\" is one word too many",
+			cli->operands[verb->operands_max]);
+	}
+	if (cli->operand_count < verb->operands_min) {
+		return error_set(err, ERROR_USAGE, "%s%s%s needs %s", verb->words[0],
+			verb->words[1] != NULL ? " " : "",
+			verb->words[1] != NULL ? verb->words[1] : "", verb->operands);
+	}
+	return 0;
+}
+
+static int run(struct snapshots_cli *cli, uint32_t given, struct error *err)
 {
 	const struct verb *verb = find_verb(cli);
+	int status;
 
 	if (cli->help) {
 		print_help(verb);
@@ -168,27 +276,22 @@ static int run(struct snapshots_cli *cli, struct error *err)
 	if (verb == NULL) {
 		return refuse_verb(cli, err);
 	}
-	if ((cli->dry_run || cli->head) && !verb->removes) {
-		return error_set(err, ERROR_USAGE, "--dry-run and --head are for images rm");
-	}
-	if (cli->operand_count > verb->operands_max) {
-		return error_set(err, ERROR_USAGE, "\"%s\" is one word too many",
-			cli->operands[verb->operands_max]);
-	}
-	return verb->run(cli, err);
+	status = check_call(cli, verb, given, err);
+	return status < 0 ? status : verb->run(cli, err);
 }
 
 int main(int argc, char **argv)
 {
 	struct snapshots_cli cli = {0};
 	struct error err = ERROR_INIT;
+	uint32_t given = 0;
 	int status;
 
 	log_setup("hob-snapshots", LOG_WARN, false);
-	if (parse_options(&cli, argc, argv) < 0) {
+	if (parse_options(&cli, argc, argv, &given) < 0) {
 		return error_exit_code(ERROR_USAGE);
 	}
-	status = run(&cli, &err);
+	status = run(&cli, given, &err);
 	cli_done(&cli);
 	if (status < 0) {
 		fflush(stdout);

@@ -1,0 +1,202 @@
+/* The verbs of hob-snapshots about snapshots as an operator runs them: output, JSON, exit codes. */
+#include "snapshots/snapshot.h"
+
+#include "tests/lib/store_kit.h"
+#include "tests/lib/test.h"
+
+#include "base/json.h"
+#include "base/process.h"
+
+#include <stdio.h>
+
+static int run_words(const struct store *store, char **ret_output, const char *const *words)
+{
+	CLEANUP(strv_free_p) char **argv = NULL;
+	CLEANUP(free_p) char *program = NULL;
+	struct error err = ERROR_INIT;
+	int code = -1;
+
+	assert_ok(process_sibling("../../hob-snapshots", &program, &err), &err);
+	strv_add(&argv, program);
+	for (; *words != NULL; words++) {
+		strv_add(&argv, *words);
+	}
+	strv_add(&argv, "--store");
+	strv_add(&argv, store_path(store));
+	assert_ok(process_run(argv, ret_output, &code, &err), &err);
+	return code;
+}
+
+#define RUN(store, output, ...)                                                                    \
+	run_words((store), (output), (const char *const[]){__VA_ARGS__, NULL})
+
+static json_t *run_json(const struct store *store, const char *const *words)
+{
+	CLEANUP(free_p) char *text = NULL;
+	json_t *json = NULL;
+	struct error err = ERROR_INIT;
+
+	assert_int_equal(run_words(store, &text, words), 0);
+	assert_ok(json_parse_object(text, strlen(text), &json, &err), &err);
+	return json;
+}
+
+#define RUN_JSON(store, ...) run_json((store), (const char *const[]){__VA_ARGS__, "--json", NULL})
+
+static void take(
+	struct store *store, int64_t parent, const char *label, enum snapshot_reason reason)
+{
+	struct layer own = store_kit_seal(store, "", 20000), list[8] = {0};
+	struct snapshot snapshot = {.environment = "webapp",
+		.image_id = 1,
+		.parent_id = parent,
+		.reason = reason,
+		.sandbox = "sb-abc",
+		.layers = list,
+		.own_count = 1};
+	CLEANUP(snapshot_done) struct snapshot above = {0};
+	CLEANUP(free_p) char *name = xasprintf("%lld", (long long)parent);
+	struct error err = ERROR_INIT;
+
+	if (parent != 0) {
+		assert_ok(snapshot_find(store, name, &above, &err), &err);
+		for (size_t i = 0; i < above.layer_count; i++) {
+			list[snapshot.layer_count++].id = above.layers[i].id;
+		}
+	} else {
+		list[snapshot.layer_count++].id = 1;
+	}
+	list[snapshot.layer_count++].id = own.id;
+	snprintf(snapshot.label, sizeof(snapshot.label), "%s", label);
+	assert_ok(snapshot_commit(store, &snapshot, &err), &err);
+	free(snapshot.manifest);
+}
+
+/* img-1 of webapp; snap-1 over it with children snap-2 and snap-3, and snap-4 over the latter. */
+static void fill(struct store *store)
+{
+	store_kit_image(store, "webapp");
+	take(store, 0, "first", SNAPSHOT_SESSION);
+	take(store, 1, "left", SNAPSHOT_EXIT);
+	take(store, 1, "right", SNAPSHOT_MANUAL);
+	take(store, 3, "far right", SNAPSHOT_MANUAL);
+}
+
+static void test_ls(void **state)
+{
+	CLEANUP(free_p) char *all = NULL;
+	CLEANUP(free_p) char *few = NULL;
+	CLEANUP(free_p) char *sorted = NULL;
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	const json_t *first;
+
+	fill(*state);
+	assert_int_equal(RUN(*state, &all, "ls"), 0);
+	assert_contains(all, "SNAPSHOT  ENVIRONMENT  REASON");
+	assert_contains(all, "4 snapshots");
+	assert_int_equal(RUN(*state, &few, "ls", "--label", "*right", "--columns", "id,parent"), 0);
+	assert_contains(few, "SNAPSHOT  PARENT\nsnap-4    snap-3\nsnap-3    snap-1\n2 snapshots; ");
+	assert_int_equal(RUN(*state, &sorted, "ls", "--sort", "-id", "--columns", "id"), 0);
+	assert_true(strstr(sorted, "snap-1") < strstr(sorted, "snap-2"));
+	json = RUN_JSON(*state, "ls", "--reason", "exit", "--env", "webapp");
+	assert_int_equal(json_array_size(json_object_get(json, "snapshots")), 1);
+	first = json_array_get(json_object_get(json, "snapshots"), 0);
+	assert_string_equal(json_string_value(json_object_get(first, "id")), "snap-2");
+	assert_string_equal(json_string_value(json_object_get(first, "parent")), "snap-1");
+	assert_string_equal(json_string_value(json_object_get(first, "sandbox")), "sb-abc");
+	assert_true(json_integer_value(json_object_get(first, "exclusive_bytes")) >= 20000);
+}
+
+static void test_tree(void **state)
+{
+	CLEANUP(free_p) char *all = NULL;
+	CLEANUP(free_p) char *left = NULL;
+	CLEANUP(json_decref_p) json_t *json = NULL;
+
+	fill(*state);
+	assert_int_equal(RUN(*state, &all, "tree"), 0);
+	assert_contains(all, "img-1  webapp 0123456789ab  head\n└─ snap-1  session");
+	assert_contains(all, "   ├─ snap-2  exit");
+	assert_contains(all, "   └─ snap-3  manual");
+	assert_contains(all, "      snap-4  manual");
+	assert_int_equal(RUN(*state, &left, "tree", "snap-2"), 0);
+	assert_contains(left, "snap-1");
+	assert_contains(left, "snap-2");
+	assert_null(strstr(left, "snap-3"));
+	json = RUN_JSON(*state, "tree", "snap-3");
+	assert_int_equal(json_array_size(json_object_get(json, "snapshots")), 3);
+	assert_int_equal(RUN(*state, NULL, "tree", "snap-9"), 3);
+}
+
+static void test_info_and_names(void **state)
+{
+	CLEANUP(free_p) char *text = NULL;
+	CLEANUP(json_decref_p) json_t *json = NULL;
+
+	fill(*state);
+	assert_int_equal(RUN(*state, NULL, "tag", "snap-2", "good"), 0);
+	assert_int_equal(RUN(*state, NULL, "tag", "snap-3", "good"), 4);
+	assert_int_equal(RUN(*state, NULL, "pin", "good"), 0);
+	assert_int_equal(RUN(*state, &text, "info", "good"), 0);
+	assert_contains(text, "Snapshot:     snap-2, tagged good");
+	assert_contains(text, "Parent:       snap-1, of img-1");
+	assert_contains(text, "Needed by:    pinned");
+	json = RUN_JSON(*state, "info", "snap-4");
+	assert_int_equal(json_array_size(json_object_get(json, "layers")), 4);
+	assert_true(json_is_object(json_object_get(json, "manifest")));
+	assert_int_equal(RUN(*state, NULL, "untag", "good"), 0);
+	assert_int_equal(RUN(*state, NULL, "info", "good"), 3);
+}
+
+static void test_rm(void **state)
+{
+	CLEANUP(free_p) char *dry = NULL;
+	CLEANUP(free_p) char *text = NULL;
+	CLEANUP(json_decref_p) json_t *json = NULL;
+
+	fill(*state);
+	assert_int_equal(RUN(*state, NULL, "pin", "1"), 0);
+	assert_int_equal(RUN(*state, &dry, "rm", "--dry-run", "3", "4"), 0);
+	assert_contains(dry, "would remove snap-3");
+	/* snap-3's own layer is in snap-4 too: only both together free it. */
+	assert_contains(dry, "would free 4");
+	assert_int_equal(store_kit_count(*state, "layers"), 5);
+	assert_int_equal(RUN(*state, &text, "rm", "1", "2"), 4);
+	assert_contains(text, "removed snap-2");
+	json = RUN_JSON(*state, "rm", "3", "snap-4");
+	assert_int_equal(json_array_size(json_object_get(json, "removed")), 2);
+	assert_in_range(json_integer_value(json_object_get(json, "freed_bytes")), 40000, 49999);
+	assert_int_equal(store_kit_count(*state, "layers"), 2);
+}
+
+static void test_wrong_calls(void **state)
+{
+	static const char *const wrong[][4] = {{"ls", "x"}, {"ls", "--columns", "nonsense"},
+		{"ls", "--sort", "nonsense"}, {"ls", "--reason", "why"},
+		{"ls", "--older-than", "5"}, {"ls", "--dry-run"}, {"info"}, {"rm"}, {"tag", "1"},
+		{"rm", "--move", "1"}, {"lss"}};
+	CLEANUP(free_p) char *help = NULL;
+
+	fill(*state);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		assert_int_equal(run_words(*state, NULL, wrong[i]), 2);
+	}
+	assert_int_equal(RUN(*state, &help, "ls", "--help"), 0);
+	assert_contains(help, "--older-than TIME");
+	assert_null(strstr(help, "--dry-run"));
+}
+
+#define IN_STORE(test) cmocka_unit_test_setup_teardown(test, setup_store, teardown_store)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		IN_STORE(test_ls),
+		IN_STORE(test_tree),
+		IN_STORE(test_info_and_names),
+		IN_STORE(test_rm),
+		IN_STORE(test_wrong_calls),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
