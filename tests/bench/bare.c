@@ -403,8 +403,9 @@ static int measure(bool json, int rounds)
 			rounds, times[rounds / 2], times[rounds * 9 / 10],
 			times[rounds * 99 / 100]);
 	} else {
-		printf("bare calls, create to exit of true: median %.0f us, p99 %.0f us\n",
-			times[rounds / 2], times[rounds * 99 / 100]);
+		printf("bare calls, create to exit of true: p10 %.0f us, median %.0f us, p99 %.0f "
+		       "us\n",
+			times[rounds / 10], times[rounds / 2], times[rounds * 99 / 100]);
 	}
 	return 0;
 }

@@ -23,7 +23,8 @@ static int compare(const void *a, const void *b)
 static void show(const char *what, int64_t *times, size_t count)
 {
 	qsort(times, count, sizeof(*times), compare);
-	printf("%-34s median %6lld us   p90 %6lld   p99 %6lld\n", what, (long long)times[count / 2],
+	printf("%-34s p10 %6lld us   median %6lld   p90 %6lld   p99 %6lld\n", what,
+		(long long)times[count / 10], (long long)times[count / 2],
 		(long long)times[count * 9 / 10], (long long)times[count * 99 / 100]);
 }
 
