@@ -254,15 +254,18 @@ int entry_check_usable(const struct entry *entry, struct error *err)
 	return 0;
 }
 
-void entry_use_begin(struct entry *entry, struct entry_use *use,
+void entry_use_begin(struct entry *entry, struct entry_use *use, bool only_looks,
 	void (*lost)(struct entry_use *use, const struct error *err))
 {
-	*use = (struct entry_use){.entry = entry, .next = entry->uses, .lost = lost};
+	*use = (struct entry_use){
+		.entry = entry, .next = entry->uses, .only_looks = only_looks, .lost = lost};
 	if (use->next != NULL) {
 		use->next->previous = use;
 	}
 	entry->uses = use;
-	entry_touch(entry);
+	if (!only_looks) {
+		entry_touch(entry);
+	}
 }
 
 void entry_use_end(struct entry_use *use)
@@ -277,10 +280,10 @@ void entry_use_end(struct entry_use *use)
 		use->next->previous = use->previous;
 	}
 	use->entry = NULL;
-	entry_touch(entry);
-	if (entry->record.state == ENTRY_CLAIMED) {
-		entry_arm(entry);
+	if (!use->only_looks) {
+		entry_touch(entry);
 	}
+	entry_arm(entry);
 }
 
 void entry_wait_begin(

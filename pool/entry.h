@@ -27,11 +27,12 @@ struct entry_list {
 	size_t count;
 };
 
-/* A request under way in a sandbox: it counts as activity. `lost` is called, after it was taken off
- * the list, when the sandbox is released. */
+/* A request under way in a sandbox, which is not idle meanwhile. `lost` is called, after it was
+ * taken off the list, when the sandbox is released. */
 struct entry_use {
 	struct entry *entry; /* NULL: not in use */
 	struct entry_use *next, *previous;
+	bool only_looks; /* when it is over, the sandbox has been idle all the time */
 	void (*lost)(struct entry_use *use, const struct error *err);
 };
 
@@ -100,7 +101,7 @@ int64_t entry_expires_ms(const struct entry *entry);
 
 /* ERROR_CONFLICT unless it is claimed and answers. */
 MUSTCHECK int entry_check_usable(const struct entry *entry, struct error *err);
-void entry_use_begin(struct entry *entry, struct entry_use *use,
+void entry_use_begin(struct entry *entry, struct entry_use *use, bool only_looks,
 	void (*lost)(struct entry_use *use, const struct error *err));
 void entry_use_end(struct entry_use *use); /* not in use: nothing */
 void entry_wait_begin(

@@ -196,7 +196,7 @@ void manager_pending_done(struct manager *manager)
 {
 	struct error err = ERROR_INIT;
 
-	if (--manager->pending > 0 || manager->started) {
+	if (--manager->pending > 0 || manager->started || manager->stopping) {
 		return;
 	}
 	manager->started = true;

@@ -1,6 +1,6 @@
 /* The reconciler: compares each pool with its plan and moves it one step. Every step changes a
  * state or ends a creation, which makes the manager dirty again, so that steps follow until nothing
- * is left to do; only waiting out a back-off needs a timer. */
+ * is left to do; waiting out a back-off needs a timer. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -9,9 +9,10 @@
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
 
-/* Creations begun in one turn of the loop: claims that arrive meanwhile wait for no more than
- * these. */
-#define CREATES_PER_TURN 4
+/* Creations begun in one turn of the loop: claims that arrive meanwhile wait no longer. */
+#define CREATES_PER_TURN 1
+/* And again without any event, in case one was missed. */
+#define RECONCILE_EVERY_MS 30000
 
 static struct pool_view view_of(const struct pool *pool, int64_t now_ms)
 {
@@ -85,12 +86,13 @@ static void pool_reconcile(struct pool *pool, int64_t now_ms, int64_t *left)
 	}
 }
 
-static int64_t next_retry_ms(const struct manager *manager)
+static int64_t next_look_ms(const struct manager *manager, int64_t now_ms)
 {
-	int64_t at = INT64_MAX;
+	int64_t at = now_ms + RECONCILE_EVERY_MS;
 
 	for (const struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
-		if (pool->attempts > 0 && pool->conf != NULL && pool->retry_at_ms < at) {
+		if (pool->attempts > 0 && pool->conf != NULL && pool->retry_at_ms > now_ms &&
+			pool->retry_at_ms < at) {
 			at = pool->retry_at_ms;
 		}
 	}
@@ -101,7 +103,6 @@ void manager_reconcile(struct manager *manager)
 {
 	int64_t now_ms = clock_mono_ms();
 	int64_t left = CREATES_PER_TURN;
-	int64_t retry_ms;
 
 	if (!manager->started || manager->stopping) {
 		return;
@@ -110,10 +111,5 @@ void manager_reconcile(struct manager *manager)
 		pool_reconcile(pool, now_ms, &left);
 	}
 	manager_pools_sweep(manager);
-	retry_ms = next_retry_ms(manager);
-	if (retry_ms == INT64_MAX || retry_ms <= now_ms) {
-		loop_timer_stop(manager->retry_timer);
-	} else {
-		loop_timer_at(manager->retry_timer, retry_ms);
-	}
+	loop_timer_at(manager->retry_timer, next_look_ms(manager, now_ms));
 }

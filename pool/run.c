@@ -224,6 +224,23 @@ static void run_end(struct run *run)
 	end_sinks(run);
 }
 
+/* Ended commands that nobody asked about make room for later ones. */
+static void forget_oldest(struct entry *entry)
+{
+	struct run *oldest = NULL;
+	size_t count = 0;
+
+	for (struct run *run = entry->runs; run != NULL; run = run->next) {
+		if (run->handle == NULL) {
+			oldest = run;
+			count++;
+		}
+	}
+	if (count > RUNS_KEPT_MAX) {
+		run_free(oldest);
+	}
+}
+
 static void on_ended(void *context, const struct exec_result *result, const struct error *err)
 {
 	struct run *run = context;
@@ -237,6 +254,8 @@ static void on_ended(void *context, const struct exec_result *result, const stru
 	/* What never started leaves nothing to look at. */
 	if (!run->detach || run->pid == 0) {
 		run_free(run);
+	} else {
+		forget_oldest(run->entry);
 	}
 }
 

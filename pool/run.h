@@ -69,6 +69,8 @@ struct run {
 	struct loop_timer *timeout;
 };
 
+/* Of one sandbox, ended and not forgotten: the newest. */
+#define RUNS_KEPT_MAX 64
 /* stdin that hob-init had no room for yet; a WebSocket stops reading above it. */
 #define RUN_STDIN_PENDING_MAX (1u << 20)
 

@@ -73,7 +73,7 @@ static void on_sandbox_lost(struct entry_use *use, const struct error *err)
 }
 
 /* NULL: answered. */
-static struct transfer *transfer_new(struct http_request *request)
+static struct transfer *transfer_new(struct http_request *request, bool only_looks)
 {
 	struct entry *entry = http_entry(request);
 	struct error err = ERROR_INIT;
@@ -89,7 +89,7 @@ static struct transfer *transfer_new(struct http_request *request)
 	transfer = xcalloc(1, sizeof(*transfer));
 	transfer->request = request;
 	transfer->path = xasprintf("/%s", request->match.rest);
-	entry_use_begin(entry, &transfer->use, on_sandbox_lost);
+	entry_use_begin(entry, &transfer->use, only_looks, on_sandbox_lost);
 	http_request_work(request, transfer, on_client_gone);
 	return transfer;
 }
@@ -243,7 +243,7 @@ void handle_file_get(struct http_request *request)
 {
 	static const struct file_events events = {
 		.info = on_read_info, .data = on_read_data, .done = on_read_done};
-	struct transfer *transfer = transfer_new(request);
+	struct transfer *transfer = transfer_new(request, true);
 	struct error err = ERROR_INIT;
 
 	if (transfer == NULL) {
@@ -354,7 +354,7 @@ void handle_file_put(struct http_request *request)
 		http_reply_error(request, &err);
 		return;
 	}
-	transfer = transfer_new(request);
+	transfer = transfer_new(request, false);
 	if (transfer == NULL) {
 		return;
 	}
@@ -395,7 +395,7 @@ void handle_file_delete(struct http_request *request)
 {
 	static const struct file_events events = {.done = on_remove_done};
 	const char *recursive = http_query(request, "recursive");
-	struct transfer *transfer = transfer_new(request);
+	struct transfer *transfer = transfer_new(request, false);
 	struct error err = ERROR_INIT;
 
 	if (transfer == NULL) {

@@ -22,13 +22,12 @@ void handle_info(struct http_request *request)
 {
 	const struct manager *manager = request->manager;
 	const struct config *config = manager->config;
-	bool unified = access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0;
 
 	http_reply_json(request, MHD_HTTP_OK,
 		json_pack("{s:s, s:i, s:o, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "version",
 			HOB_VERSION, "pid", (int)getpid(), "started_at",
 			json_time(manager->started_ms), "store", config->store, "run", config->run,
-			"cgroup", unified ? "v2" : "v1", "sandboxes",
+			"cgroup", request->server->cgroup, "sandboxes",
 			(json_int_t)manager->entry_count, "ready", (json_int_t)manager->ready_count,
 			"claimed", (json_int_t)manager->claimed_count, "max_sandboxes",
 			(json_int_t)config->max_sandboxes));

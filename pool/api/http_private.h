@@ -17,6 +17,7 @@ struct http_server {
 	struct loop_timer *run_timer;
 	struct http_request *requests;
 	struct websocket *websockets;
+	const char *cgroup; /* which version limits sandboxes: "v1" or "v2" */
 	bool closing;
 };
 

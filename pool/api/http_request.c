@@ -17,8 +17,8 @@
 #include <inttypes.h>
 #include <strings.h>
 
-/* Of a body that will be refused anyway: read so much more than the limit. Many clients do not listen
- * before they have sent everything. */
+/* Of a body that will be refused anyway: read so much more than the limit. Many clients do not
+ * listen before they have sent everything. */
 #define REFUSED_BODY_MAX (256u << 20)
 
 /* ---- sleeping ---- */
@@ -157,7 +157,6 @@ static struct http_request *request_new(struct http_server *server,
 	request->manager = server->manager;
 	request->connection = connection;
 	request->path = xstrdup(url);
-	request->head_only = streq(method, "HEAD");
 	buffer_init(&request->body, (size_t)server->config->body_bytes_max);
 	request->match = route_find(http_routes, method, request->path);
 	request->next = server->requests;

@@ -30,7 +30,7 @@ struct http_request {
 	char *path; /* match.rest points into it */
 	struct buffer body;
 	uint64_t body_seen; /* bytes, kept or not */
-	bool head_only, handled, suspended, gone, queued;
+	bool handled, suspended, gone, queued;
 	struct loop_source *hangup; /* while suspended: libmicrohttpd does not watch then */
 	struct MHD_Response *response;
 	unsigned status;

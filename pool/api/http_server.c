@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "configs/config.h"
 #include "pool/api/http_private.h"
+#include "pool/sandbox/cgroup.h"
 
 #include <limits.h>
 #include <stdarg.h>
@@ -18,8 +19,9 @@
 
 /* Clients at a time; each costs its buffers only while it is connected. */
 #define CONNECTIONS_MAX 8192
-/* Of one connection: the request line, the headers and the body in pieces must fit. */
-#define CONNECTION_MEMORY 32768
+/* Of one connection: the request line, the headers and the body in pieces must fit. The library
+ * clears it between requests, so more of it is slower. */
+#define CONNECTION_MEMORY 16384
 /* Rounds of MHD_run in one turn, so that one busy client does not keep the loop. */
 #define RUNS_PER_TURN 8
 
@@ -95,6 +97,22 @@ static int start(struct http_server *server, int listen_fd, struct error *err)
 		server->loop, info->epoll_fd, EPOLLIN, on_readable, server, &server->source, err);
 }
 
+/* A hybrid machine has its controllers, and so the limits, in version 1. */
+static const char *cgroup_version(const struct config *config)
+{
+	CLEANUP(free_p) struct cgroups *cgroups = xcalloc(1, sizeof(*cgroups));
+	struct error err = ERROR_INIT;
+	bool unified;
+
+	if (cgroups_open(config, cgroups, &err) < 0) {
+		log_failure("http.cgroup_unknown", &err);
+		return "v1";
+	}
+	unified = cgroups->count == 1 && cgroups->hierarchies[0].v2;
+	cgroups_close(cgroups);
+	return unified ? "v2" : "v1";
+}
+
 int http_server_open(const struct config *config, struct loop *loop, struct manager *manager,
 	int listen_fd, struct http_server **ret_server, struct error *err)
 {
@@ -104,6 +122,7 @@ int http_server_open(const struct config *config, struct loop *loop, struct mana
 	server->config = config;
 	server->loop = loop;
 	server->manager = manager;
+	server->cgroup = cgroup_version(config);
 	server->run_timer = loop_timer_new(loop, on_run_timer, server);
 	status = start(server, listen_fd, err);
 	if (status < 0) {
