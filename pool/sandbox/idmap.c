@@ -63,14 +63,21 @@ static int namespace_open(pid_t pid, struct error *err)
 	return io_open(AT_FDCWD, path, O_RDONLY, 0, err);
 }
 
-static int idmap_make(int64_t from, int64_t from_group, int64_t to, uint32_t count, int *ret_fd,
-	struct error *err)
+/* A process that does nothing in a user namespace of its own. */
+static pid_t idle_start(void)
 {
 	static _Alignas(16) char stacks[IDLE_STACKS][IDLE_STACK_SIZE];
 	static unsigned turn;
 	char *stack = stacks[turn++ % IDLE_STACKS];
-	pid_t pid = clone(idle_main, stack + IDLE_STACK_SIZE,
+
+	return clone(idle_main, stack + IDLE_STACK_SIZE,
 		CLONE_VM | CLONE_FILES | CLONE_NEWUSER | SIGCHLD, NULL);
+}
+
+static int idmap_make(int64_t from, int64_t from_group, int64_t to, uint32_t count, int *ret_fd,
+	struct error *err)
+{
+	pid_t pid = idle_start();
 	int fd;
 
 	if (pid < 0) {
@@ -142,37 +149,56 @@ void idmaps_done(struct idmaps *idmaps)
 	idmaps->entry_count = 0;
 }
 
+struct owned {
+	pid_t pid; /* of the process in the namespace, or a negative errno */
+};
+
 /* The owner of a user namespace is the effective user of who makes it. Root's capabilities are
  * kept, as some systems let nobody else make one. */
-static void owned_main(uid_t owner, gid_t group, int ready_fd)
+static _Noreturn void owned_main(uid_t owner, gid_t group, int ready_fd)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
-	char failed = 0;
+	struct owned made = {.pid = -1};
 
-	if (setresgid((gid_t)-1, group, (gid_t)-1) < 0 ||
-		setresuid((uid_t)-1, owner, (uid_t)-1) < 0 ||
-		syscall(SYS_capget, &header, data) < 0) {
-		failed = (char)errno;
+	if (setresgid((gid_t)-1, group, (gid_t)-1) == 0 &&
+		setresuid((uid_t)-1, owner, (uid_t)-1) == 0 &&
+		syscall(SYS_capget, &header, data) == 0) {
+		for (size_t i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
+			data[i].effective = data[i].permitted;
+		}
+		made.pid = syscall(SYS_capset, &header, data) == 0 ? idle_start() : -1;
 	}
-	for (size_t i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
-		data[i].effective = data[i].permitted;
+	if (made.pid < 0) {
+		made.pid = -errno;
 	}
-	if (failed == 0 && (syscall(SYS_capset, &header, data) < 0 || unshare(CLONE_NEWUSER) < 0)) {
-		failed = (char)errno;
-	}
-	(void)!write(ready_fd, &failed, 1);
+	(void)!write(ready_fd, &made, sizeof(made));
 	for (;;) {
 		pause();
 	}
+}
+
+static int owned_open(int ready_fd, uid_t owner, int64_t to, uint32_t count, struct error *err)
+{
+	struct owned made = {.pid = -EIO};
+	int status;
+
+	if (read(ready_fd, &made, sizeof(made)) != (ssize_t)sizeof(made) || made.pid < 0) {
+		return error_sys(err, -made.pid, "make a user namespace for user %u", owner);
+	}
+	status = idmap_write(made.pid, 0, 0, to, count, err);
+	if (status == 0) {
+		status = namespace_open(made.pid, err);
+	}
+	kill(made.pid, SIGKILL);
+	return status;
 }
 
 int idmap_owned(
 	uid_t owner, gid_t group, int64_t to, uint32_t count, int *ret_fd, struct error *err)
 {
 	CLEANUP(close_p) int ready_fd = -1;
-	int ends[2], status = 0;
-	char failed = 0;
+	int ends[2], status;
 	pid_t pid;
 
 	if (pipe2(ends, O_CLOEXEC) < 0) {
@@ -187,17 +213,8 @@ int idmap_owned(
 	if (pid < 0) {
 		return error_sys(err, errno, "fork");
 	}
-	if (read(ready_fd, &failed, 1) != 1 || failed != 0) {
-		status = error_sys(err, failed, "make a user namespace for user %u", owner);
-	}
-	if (status == 0) {
-		status = idmap_write(pid, 0, 0, to, count, err);
-	}
-	if (status == 0) {
-		status = namespace_open(pid, err);
-	}
+	status = owned_open(ready_fd, owner, to, count, err);
 	kill(pid, SIGKILL);
-	(void)waitpid(pid, NULL, 0);
 	if (status < 0) {
 		return status;
 	}
