@@ -259,8 +259,11 @@ static int start(struct program *program, struct error *err)
 	}
 	program->machine.store = program->store;
 	store_set_remover(program->store, machine_remove, &program->machine);
-	status = store_recover(program->store, &sweep, err);
-	log_sweep(&sweep);
+	status = machine_sweep(&program->machine, err);
+	if (status == 0) {
+		status = store_recover(program->store, &sweep, err);
+		log_sweep(&sweep);
+	}
 	return status;
 }
 

@@ -5,9 +5,12 @@
  */
 #include "builder/machine.h"
 
+#include "base/io.h"
 #include "base/loop.h"
 #include "pool/sandbox/sandbox.h"
 
+#include <signal.h>
+#include <stdio.h>
 #include <time.h>
 
 static void on_lost(void *context)
@@ -168,4 +171,36 @@ int machine_remove(void *context, const char *room, const char *name, struct err
 
 	launcher_remove(machine->launcher, room, name, on_done, request);
 	return request_wait(request, NULL, err);
+}
+
+/* "bs-", six hex digits of the pid (below 2^22), six of chance. */
+void machine_sandbox_id(char *text)
+{
+	char chance[ID_SIZE];
+
+	id_random(chance, "");
+	snprintf(text, ID_SIZE, BUILD_SANDBOX_ID_PREFIX "%06x%.6s", (unsigned)getpid() & 0xffffff,
+		chance + 6);
+}
+
+static bool maker_is_dead(const char *id)
+{
+	unsigned pid = 0;
+
+	return str_starts(id, BUILD_SANDBOX_ID_PREFIX) &&
+	       sscanf(id + strlen(BUILD_SANDBOX_ID_PREFIX), "%6x", &pid) == 1 && pid > 0 &&
+	       (pid_t)pid != getpid() && kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+}
+
+int machine_sweep(struct machine *machine, struct error *err)
+{
+	CLEANUP(strv_free_p) char **ids = NULL;
+	int status = sandbox_cgroups_list(machine->config, &ids, err);
+
+	for (size_t i = 0; status == 0 && ids != NULL && ids[i] != NULL; i++) {
+		if (maker_is_dead(ids[i])) {
+			status = machine_destroy(machine, ids[i], err);
+		}
+	}
+	return status;
 }

@@ -273,7 +273,7 @@ static int create(struct step *step, struct sandbox_created *created, struct err
 		return -(int)err->kind;
 	}
 	sandbox.slot = step->range->slot;
-	id_random(step->id, BUILD_SANDBOX_ID_PREFIX);
+	machine_sandbox_id(step->id);
 	return machine_create(step->machine, &sandbox, created, err);
 }
 
