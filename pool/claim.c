@@ -82,6 +82,7 @@ static void finish(struct pool *pool, struct entry *entry, enum cold_reason reas
 
 	if (reason == COLD_NONE) {
 		pool->hits++;
+		manager_claimed(pool->manager);
 	}
 	log_info("sandbox.claimed", "sandbox", entry->record.id, "environment", pool->name,
 		"source", reason == COLD_NONE ? "warm" : "cold", "reason", cold_reason_name(reason),

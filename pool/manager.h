@@ -81,6 +81,7 @@ struct manager {
 	struct entry *buckets[ENTRY_BUCKETS];
 	size_t entry_count; /* every one that is not gone */
 	size_t ready_count, claimed_count, creating_count;
+	int64_t claimed_at_ms, refill_at_ms; /* monotonic: see manager_claimed */
 	struct environment_list environments;
 	/* Start: nothing is created before what the last hobd left is adopted or destroyed. */
 	size_t pending;
@@ -110,6 +111,14 @@ void manager_close(struct manager *manager);
 /* The reconciler runs at the end of this turn of the loop. */
 void manager_dirty(struct manager *manager);
 void manager_reconcile(struct manager *manager); /* reconcile.c */
+
+/*
+ * A warm sandbox was handed out. The first claim after a quiet time is often the first of many: the
+ * pools are refilled a moment later, so that the others do not share the processors with clones.
+ */
+#define QUIET_MS 100
+#define REFILL_PAUSE_MS 10
+void manager_claimed(struct manager *manager);
 
 /* NULL: no such sandbox. */
 struct entry *manager_entry(const struct manager *manager, const char *id);

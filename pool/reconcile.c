@@ -73,6 +73,9 @@ static void pool_reconcile(struct pool *pool, int64_t now_ms, int64_t *left)
 		view.draining ? "its environment is gone" : "a newer image is there");
 	retire(pool, false, plan.retire_ready,
 		view.draining ? "its environment is gone" : "more than pool.min were ready");
+	if (now_ms < pool->manager->refill_at_ms) {
+		return;
+	}
 	for (; plan.create > 0 && *left > 0; plan.create--, *left -= 1) {
 		unsigned attempts = pool->attempts;
 
@@ -88,7 +91,8 @@ static void pool_reconcile(struct pool *pool, int64_t now_ms, int64_t *left)
 
 static int64_t next_look_ms(const struct manager *manager, int64_t now_ms)
 {
-	int64_t at = now_ms + RECONCILE_EVERY_MS;
+	int64_t at = manager->refill_at_ms > now_ms ? manager->refill_at_ms
+						    : now_ms + RECONCILE_EVERY_MS;
 
 	for (const struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
 		if (pool->attempts > 0 && pool->conf != NULL && pool->retry_at_ms > now_ms &&
@@ -97,6 +101,16 @@ static int64_t next_look_ms(const struct manager *manager, int64_t now_ms)
 		}
 	}
 	return at;
+}
+
+void manager_claimed(struct manager *manager)
+{
+	int64_t now_ms = clock_mono_ms();
+
+	if (now_ms - manager->claimed_at_ms > QUIET_MS) {
+		manager->refill_at_ms = now_ms + REFILL_PAUSE_MS;
+	}
+	manager->claimed_at_ms = now_ms;
 }
 
 void manager_reconcile(struct manager *manager)
