@@ -225,7 +225,8 @@ static size_t search_size(size_t first, size_t count)
 		return 1;
 	}
 	left = search_size(first, count / 2);
-	return 1 + (left > 255 ? 1U : 0U) + left + search_size(first + count / 2, count - count / 2);
+	return 1 + (left > 255 ? 1U : 0U) + left +
+	       search_size(first + count / 2, count - count / 2);
 }
 
 static void add_search(size_t first, size_t count)
