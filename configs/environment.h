@@ -41,6 +41,13 @@ struct environment_limits {
 	int64_t disk_bytes; /* of a build: what a step may write; 0: no limit */
 };
 
+/* What gc keeps of an environment's snapshots. keep_last and keep_for_ms both 0: all of them. */
+struct environment_retention {
+	int64_t keep_last;
+	int64_t keep_for_ms;
+	bool keep_labelled;
+};
+
 struct environment {
 	char *file; /* where it was read from, for messages */
 	char *name; /* name_is_valid; unique */
@@ -64,6 +71,7 @@ struct environment {
 	int64_t idle_ms; /* a claimed sandbox without a request or command for this long is
 			    released; 0: never */
 	int64_t max_age_ms; /* from claim; 0: never */
+	struct environment_retention snapshots;
 	char fingerprint[65]; /* sha256 of everything that shapes the image, all sources' commits
 				 apart */
 };

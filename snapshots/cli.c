@@ -68,48 +68,60 @@ void cli_age(char text[CLI_TEXT_SIZE], int64_t real_ms)
 
 void cli_cell(struct cli_table *table, const char *text)
 {
-	*array_add(&table->cells, &table->count, &table->room) = xstrdup(text);
+	size_t length = strlen(text);
+
+	*array_add(&table->cells, &table->count, &table->room) =
+		(struct cli_cell_text){table->text.length, length};
+	buffer_add(&table->text, text, length);
 }
 
-static int column_width(const struct cli_table *table, size_t column)
+static size_t column_width(const struct cli_table *table, size_t column)
 {
 	size_t width = 0;
 
 	for (size_t i = column; i < table->count; i += table->columns) {
-		size_t length = strlen(table->cells[i]);
-
-		width = length > width ? length : width;
+		width = table->cells[i].length > width ? table->cells[i].length : width;
 	}
-	return (int)width;
+	return width;
+}
+
+static void add_blanks(struct buffer *out, size_t count)
+{
+	static const char blanks[] = "                                ";
+
+	for (; count > 0; count -= count < 32 ? count : 32) {
+		buffer_add(out, blanks, count < 32 ? count : 32);
+	}
 }
 
 void cli_table_print(const struct cli_table *table)
 {
-	int *widths = xcalloc(table->columns, sizeof(*widths));
+	size_t *widths = xcalloc(table->columns, sizeof(*widths));
+	CLEANUP(buffer_done) struct buffer out = {0};
 
 	for (size_t i = 0; i < table->columns; i++) {
 		widths[i] = column_width(table, i);
 	}
 	for (size_t i = 0; i < table->count; i++) {
-		size_t column = i % table->columns;
+		size_t column = i % table->columns, length = table->cells[i].length;
 		bool last = column + 1 == table->columns;
 
-		if (last) {
-			printf("%s\n", table->cells[i]);
-		} else if (table->right[column]) {
-			printf("%*s  ", widths[column], table->cells[i]);
-		} else {
-			printf("%-*s  ", widths[column], table->cells[i]);
+		if (table->right[column] && !last) {
+			add_blanks(&out, widths[column] - length);
 		}
+		buffer_add(&out, table->text.data + table->cells[i].start, length);
+		if (!table->right[column] && !last) {
+			add_blanks(&out, widths[column] - length);
+		}
+		buffer_add(&out, last ? "\n" : "  ", last ? 1 : 2);
 	}
+	fwrite(out.data, 1, out.length, stdout);
 	free(widths);
 }
 
 void cli_table_done(struct cli_table *table)
 {
-	for (size_t i = 0; i < table->count; i++) {
-		free(table->cells[i]);
-	}
 	free(table->cells);
+	buffer_done(&table->text);
 	*table = (struct cli_table){0};
 }

@@ -2,6 +2,7 @@
 #ifndef HOB_SNAPSHOTS_CLI_H
 #define HOB_SNAPSHOTS_CLI_H
 
+#include "base/buffer.h"
 #include "base/json.h"
 #include "snapshots/helper.h"
 #include "snapshots/store.h"
@@ -53,6 +54,8 @@ int cli_pin(struct snapshots_cli *cli, struct error *err);
 int cli_unpin(struct snapshots_cli *cli, struct error *err);
 int cli_tag(struct snapshots_cli *cli, struct error *err);
 int cli_untag(struct snapshots_cli *cli, struct error *err);
+int cli_gc(struct snapshots_cli *cli, struct error *err);
+int cli_du(struct snapshots_cli *cli, struct error *err);
 
 /* "snap-12" into a text for people and JSON. */
 #define CLI_ID_SIZE 32
@@ -71,8 +74,11 @@ void cli_age(char text[CLI_TEXT_SIZE], int64_t real_ms);
 struct cli_table {
 	size_t columns;
 	const bool *right; /* per column: numbers, to the right */
-	char **cells;
+	struct cli_cell_text {
+		size_t start, length; /* in `text`: ten thousand rows are one piece of memory */
+	} * cells;
 	size_t count, room;
+	struct buffer text;
 };
 
 void cli_cell(struct cli_table *table, const char *text);

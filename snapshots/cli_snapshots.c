@@ -29,7 +29,9 @@ json_t *cli_snapshot_json(const struct snapshot *snapshot)
 	char id[CLI_ID_SIZE], parent[CLI_ID_SIZE], image[CLI_ID_SIZE] = "";
 	char created[CLOCK_TEXT_SIZE];
 	CLEANUP(free_p) char *copy = xstrdup(snapshot->tags != NULL ? snapshot->tags : "");
-	json_t *tags = json_array(), *metadata = json_loads(snapshot->metadata, 0, NULL);
+	json_t *tags = json_array();
+	json_t *metadata =
+		streq(snapshot->metadata, "{}") ? NULL : json_loads(snapshot->metadata, 0, NULL);
 	char *rest = NULL;
 
 	cli_snapshot_id(id, snapshot->id);

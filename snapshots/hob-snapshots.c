@@ -18,6 +18,7 @@ enum takes {
 	TAKES_COLUMNS = 1 << 3,
 	TAKES_MOVE = 1 << 4,
 	TAKES_ENVIRONMENT = 1 << 5,
+	TAKES_RETENTION = 1 << 6,
 };
 
 struct verb {
@@ -42,6 +43,10 @@ static const struct verb verbs[] = {
 	{{"unpin", NULL}, "SNAPSHOT…", "Let pinned snapshots go", 1, SIZE_MAX, 0, cli_unpin},
 	{{"tag", NULL}, "SNAPSHOT TAG…", "Give a snapshot names", 2, SIZE_MAX, TAKES_MOVE, cli_tag},
 	{{"untag", NULL}, "TAG…", "Take names away", 1, SIZE_MAX, 0, cli_untag},
+	{{"gc", NULL}, "", "Remove what the environments' policies and nobody else keep", 0, 0,
+		TAKES_DRY_RUN | TAKES_RETENTION | TAKES_ENVIRONMENT, cli_gc},
+	{{"du", NULL}, "", "Show apparent, stored, shared and exclusive bytes", 0, 0,
+		TAKES_ENVIRONMENT, cli_du},
 	{{"images", "ls"}, "[ENVIRONMENT]", "List images, newest first", 0, 1, 0, cli_images_ls},
 	{{"images", "info"}, "IMAGE…", "Show layers, users and what removing it frees", 1, SIZE_MAX,
 		0, cli_images_info},
@@ -75,6 +80,12 @@ static const struct special {
 		"only say what would be done"},
 	{"head", NULL, TAKES_HEAD, offsetof(struct snapshots_cli, head),
 		"also an environment's head: it has no image then until its next build"},
+	{"keep-last", "N", TAKES_RETENTION, offsetof(struct snapshots_cli, keep_last),
+		"instead of the files' policies: keep the newest N of each environment"},
+	{"keep-for", "TIME", TAKES_RETENTION, offsetof(struct snapshots_cli, keep_for),
+		"and what is younger than this"},
+	{"keep-labelled", NULL, TAKES_RETENTION, offsetof(struct snapshots_cli, keep_labelled),
+		"and what has a label"},
 	{"move", NULL, TAKES_MOVE, offsetof(struct snapshots_cli, move),
 		"take the tag from the snapshot that has it"},
 };

@@ -172,3 +172,21 @@ uint64_t inventory_chosen_bytes(const struct inventory *inventory)
 	free(uses);
 	return bytes;
 }
+
+int store_bytes(struct store *store, struct store_bytes *ret_bytes, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	int row;
+
+	query_init(&query, store->db,
+		"SELECT count(*), sum(bytes), sum(stored), sum(stored) FILTER (WHERE refs = 0)"
+		" FROM layers WHERE state = 'ready'");
+	row = query_row(&query, err);
+	if (row < 0) {
+		return row;
+	}
+	*ret_bytes =
+		(struct store_bytes){(uint64_t)query_int(&query, 0), (uint64_t)query_int(&query, 1),
+			(uint64_t)query_int(&query, 2), (uint64_t)query_int(&query, 3)};
+	return 0;
+}

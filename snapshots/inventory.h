@@ -27,4 +27,11 @@ struct inventory_row *inventory_find(const struct inventory *inventory, int64_t 
 /* What removing all chosen rows frees: layers that no other row has. */
 uint64_t inventory_chosen_bytes(const struct inventory *inventory);
 
+/* All ready layers, each once. */
+struct store_bytes {
+	uint64_t layers, bytes, stored;
+	uint64_t unlisted; /* of `stored`: kept for reuse, or waiting for gc */
+};
+MUSTCHECK int store_bytes(struct store *store, struct store_bytes *ret_bytes, struct error *err);
+
 #endif

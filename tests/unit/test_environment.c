@@ -59,6 +59,9 @@ static void test_defaults(void **state)
 	assert_int_equal(e->limits.disk_bytes, INT64_C(10) << 30);
 	assert_int_equal(e->idle_ms, 15 * 60 * 1000);
 	assert_int_equal(e->max_age_ms, 8 * 3600 * 1000);
+	assert_int_equal(e->snapshots.keep_last, 0);
+	assert_int_equal(e->snapshots.keep_for_ms, 0);
+	assert_true(e->snapshots.keep_labelled);
 	assert_true(digest_is_valid(e->fingerprint));
 }
 
@@ -82,7 +85,8 @@ static const char full[] = "name: webapp\n"
 			   "schedule: {every: 0}\n"
 			   "pool: {min: 0, max: 0}\n"
 			   "limits: {cpus: 1.5, memory: 512MiB, pids: 0, disk: 1GB}\n"
-			   "lifecycle: {idle: 0, max_age: 1d}\n";
+			   "lifecycle: {idle: 0, max_age: 1d}\n"
+			   "snapshots: {keep_last: 5, keep_for: 30d, keep_labelled: false}\n";
 
 static void test_everything(void **state)
 {
@@ -119,6 +123,9 @@ static void test_everything(void **state)
 	assert_int_equal(e->limits.memory_bytes, INT64_C(512) << 20);
 	assert_int_equal(e->limits.disk_bytes, 1000000000);
 	assert_int_equal(e->idle_ms, 0);
+	assert_int_equal(e->snapshots.keep_last, 5);
+	assert_int_equal(e->snapshots.keep_for_ms, INT64_C(30) * 86400 * 1000);
+	assert_false(e->snapshots.keep_labelled);
 }
 
 /* What --explain prints is the same environment. */
