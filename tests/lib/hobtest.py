@@ -18,9 +18,10 @@ import tempfile
 import leftovers
 from hobclient import BUILD, PATIENCE, Client, EventStream, Failure, WebSocket, wait_for
 
-__all__ = ["BUILD", "PATIENCE", "Client", "EventStream", "Failure", "Hob", "Repository", "WebSocket", "git",
+__all__ = ["BUILD", "PATIENCE", "ROOT", "Client", "EventStream", "Failure", "Hob", "Repository", "WebSocket", "git",
            "wait_for"]
 
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TOKEN = os.environ.setdefault("HOB_TEST_RUN", str(os.getpid()))
 # Ranges for test daemons, above what install-deps gives to the installed hob.
 ID_FIRST = 1879048192 + 2048 * 65536
