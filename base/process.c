@@ -168,7 +168,7 @@ int process_start_time(pid_t pid, uint64_t *ret_ticks, struct error *err)
 		return error_set(err, ERROR_NOT_FOUND, "process %d is gone", (int)pid);
 	}
 	text[length] = '\0';
-	/* The name in parentheses may hold anything; what follows its last ')' starts with field 3. */
+	/* The name in parentheses may hold anything; after its last ')' comes field 3. */
 	field = strrchr(text, ')');
 	for (int number = 2; field != NULL && number < 22; number++) {
 		field = strchr(field + 1, ' ');

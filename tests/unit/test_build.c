@@ -207,6 +207,7 @@ static void test_log_is_capped(void **state)
 	char end[64] = "";
 	struct stat seen;
 
+	assert_non_null(text);
 	assert_int_equal(fstat(log, &seen), 0);
 	assert_in_range(seen.st_size, REPORT_LOG_MAX / 2, REPORT_LOG_MAX + 1024);
 	assert_true(pread(log, end, sizeof(end) - 1, seen.st_size - 40) > 0);
