@@ -17,13 +17,14 @@ int cli_open(struct snapshots_cli *cli, enum store_mode mode, struct error *err)
 		}
 		path = config->store;
 	}
-	status = store_become_owner(path, &cli->helper, err);
+	status = store_become_owner(path, cli->rights, &cli->helper, err);
 	if (status == 0) {
 		status = store_open(path, mode, &cli->store, err);
 	}
 	if (status == 0 && cli->helper != NULL) {
 		store_set_remover(cli->store, store_helper_remove, cli->helper);
 		store_set_usage(cli->store, store_helper_usage, cli->helper);
+		store_set_opaque(cli->store, store_helper_opaque, cli->helper);
 	}
 	return status;
 }

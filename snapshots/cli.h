@@ -33,6 +33,7 @@ struct snapshots_cli {
 	bool keep_labelled;
 	char *const *operands; /* after the verb, NULL-terminated */
 	size_t operand_count;
+	enum store_rights rights; /* for cli_open; NONE unless a verb says otherwise */
 	struct store_helper *helper;
 	struct store *store; /* after cli_open */
 };
@@ -56,6 +57,10 @@ int cli_tag(struct snapshots_cli *cli, struct error *err);
 int cli_untag(struct snapshots_cli *cli, struct error *err);
 int cli_gc(struct snapshots_cli *cli, struct error *err);
 int cli_du(struct snapshots_cli *cli, struct error *err);
+int cli_diff(struct snapshots_cli *cli, struct error *err);
+int cli_cp(struct snapshots_cli *cli, struct error *err);
+/* Bytes that a terminal would take as its own become \xNN. */
+void cli_print_path(const char *path);
 
 /* "snap-12" into a text for people and JSON. */
 #define CLI_ID_SIZE 32

@@ -1,19 +1,24 @@
 /* The child that keeps root. It knows three rooms, takes names without slashes, follows no link,
- * and looks at nothing else; whoever speaks to it can do no more than delete in the store. */
+ * and looks at nothing else; whoever speaks to it can do no more than delete in the store, and read
+ * and set one attribute of folders that it can open itself. */
 #include "snapshots/helper.h"
+#include "snapshots/store_private.h"
 
 #include "base/io.h"
 
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum helper_task { HELPER_REMOVE = 1, HELPER_USAGE };
+enum helper_task { HELPER_REMOVE = 1, HELPER_USAGE, HELPER_OPAQUE_GET, HELPER_OPAQUE_SET };
 
 struct helper_request {
 	uint32_t task;
@@ -23,6 +28,7 @@ struct helper_request {
 
 struct helper_reply {
 	int32_t status;
+	bool opaque;
 	struct tree_usage usage;
 	struct error error;
 };
@@ -75,17 +81,34 @@ static int serve_request(int store_fd, const struct helper_request *request,
 		return io_remove_tree(room, request->name, err);
 	case HELPER_USAGE:
 		return serve_usage(room, request->name, ret_usage, err);
+	case HELPER_OPAQUE_GET:
+	case HELPER_OPAQUE_SET:
+		break;
 	}
 	return error_set(err, ERROR_INVALID, "unknown task %u", request->task);
+}
+
+/* The one attribute of a folder that the asker could open itself. */
+static int serve_opaque(int folder, bool set, struct helper_reply *reply)
+{
+	struct stat status;
+
+	if (folder < 0 || fstat(folder, &status) < 0 || !S_ISDIR(status.st_mode)) {
+		return error_set(&reply->error, ERROR_INVALID, "opaque is for folders");
+	}
+	return opaque_access(folder, set, &reply->opaque, &reply->error);
 }
 
 static void serve(int fd, int store_fd)
 {
 	struct helper_request request;
 	ssize_t got;
+	int folders[IO_FDS_MAX];
+	size_t count = 0;
 
-	while ((got = recv(fd, &request, sizeof(request), 0)) != 0) {
+	while ((got = io_recv_fds(fd, &request, sizeof(request), folders, &count, 0)) != 0) {
 		struct helper_reply reply = {.error = ERROR_INIT};
+		bool opaque;
 
 		if (got < 0 && errno == EINTR) {
 			continue;
@@ -93,7 +116,14 @@ static void serve(int fd, int store_fd)
 		if (got != (ssize_t)sizeof(request)) {
 			break;
 		}
-		reply.status = serve_request(store_fd, &request, &reply.usage, &reply.error);
+		opaque = request.task == HELPER_OPAQUE_GET || request.task == HELPER_OPAQUE_SET;
+		reply.status =
+			opaque ? serve_opaque(count == 1 ? folders[0] : -1,
+					 request.task == HELPER_OPAQUE_SET, &reply)
+			       : serve_request(store_fd, &request, &reply.usage, &reply.error);
+		for (size_t i = 0; i < count; i++) {
+			close(folders[i]);
+		}
 		if (send(fd, &reply, sizeof(reply), MSG_NOSIGNAL) != (ssize_t)sizeof(reply)) {
 			break;
 		}
@@ -156,20 +186,10 @@ void store_helper_stop(struct store_helper *helper)
 	free(helper);
 }
 
-static int ask(struct store_helper *helper, enum helper_task task, const char *room,
-	const char *name, struct helper_reply *ret_reply, struct error *err)
+static int receive(struct store_helper *helper, struct helper_reply *ret_reply, struct error *err)
 {
-	struct helper_request request = {.task = task};
 	ssize_t got;
 
-	if (strlen(room) >= sizeof(request.room) || strlen(name) >= sizeof(request.name)) {
-		return error_set(err, ERROR_INVALID, "%s/%s is no name in a store", room, name);
-	}
-	snprintf(request.room, sizeof(request.room), "%s", room);
-	snprintf(request.name, sizeof(request.name), "%s", name);
-	if (send(helper->fd, &request, sizeof(request), MSG_NOSIGNAL) != (ssize_t)sizeof(request)) {
-		return error_sys(err, errno, "ask the process that deletes in the store");
-	}
 	do {
 		got = recv(helper->fd, ret_reply, sizeof(*ret_reply), 0);
 	} while (got < 0 && errno == EINTR);
@@ -181,6 +201,40 @@ static int ask(struct store_helper *helper, enum helper_task task, const char *r
 		error_copy(err, &ret_reply->error);
 	}
 	return ret_reply->status;
+}
+
+static int ask(struct store_helper *helper, enum helper_task task, const char *room,
+	const char *name, struct helper_reply *ret_reply, struct error *err)
+{
+	struct helper_request request = {.task = task};
+
+	if (strlen(room) >= sizeof(request.room) || strlen(name) >= sizeof(request.name)) {
+		return error_set(err, ERROR_INVALID, "%s/%s is no name in a store", room, name);
+	}
+	snprintf(request.room, sizeof(request.room), "%s", room);
+	snprintf(request.name, sizeof(request.name), "%s", name);
+	if (send(helper->fd, &request, sizeof(request), MSG_NOSIGNAL) != (ssize_t)sizeof(request)) {
+		return error_sys(err, errno, "ask the process that deletes in the store");
+	}
+	return receive(helper, ret_reply, err);
+}
+
+int store_helper_opaque(void *context, int fd, bool set, bool *opaque, struct error *err)
+{
+	struct helper_request request = {.task = set ? HELPER_OPAQUE_SET : HELPER_OPAQUE_GET};
+	struct store_helper *helper = context;
+	struct helper_reply reply;
+	int status;
+
+	if (io_send_fds(helper->fd, &request, sizeof(request), &fd, 1, MSG_NOSIGNAL) !=
+		(ssize_t)sizeof(request)) {
+		return error_sys(err, errno, "ask about a folder");
+	}
+	status = receive(helper, &reply, err);
+	if (status == 0) {
+		*opaque = reply.opaque;
+	}
+	return status;
 }
 
 int store_helper_remove(void *context, const char *room, const char *name, struct error *err)
@@ -202,7 +256,57 @@ int store_helper_usage(
 	return status;
 }
 
-int store_become_owner(const char *path, struct store_helper **ret_helper, struct error *err)
+static uint64_t rights_mask(enum store_rights rights)
+{
+	switch (rights) {
+	case STORE_RIGHTS_NONE:
+		return 0;
+	case STORE_RIGHTS_READ_TREES:
+		return UINT64_C(1) << CAP_DAC_READ_SEARCH;
+	case STORE_RIGHTS_MAKE_TREES:
+		return UINT64_C(1) << CAP_CHOWN | UINT64_C(1) << CAP_FOWNER |
+		       UINT64_C(1) << CAP_FSETID | UINT64_C(1) << CAP_DAC_OVERRIDE |
+		       UINT64_C(1) << CAP_DAC_READ_SEARCH | UINT64_C(1) << CAP_SETFCAP;
+	}
+	return 0;
+}
+
+/* Exactly these capabilities, effective and permitted. */
+static int set_capabilities(uint64_t mask, struct error *err)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2] = {0};
+
+	for (size_t i = 0; i < ARRAY_SIZE(data); i++) {
+		data[i].effective = data[i].permitted = (uint32_t)(mask >> (32 * i));
+	}
+	if (syscall(SYS_capset, &header, data) < 0) {
+		return error_sys(err, errno, "give up capabilities");
+	}
+	return 0;
+}
+
+static int become(uid_t uid, gid_t gid, uint64_t mask, struct error *err)
+{
+	if (mask != 0 && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0) {
+		return error_sys(err, errno, "keep capabilities");
+	}
+	if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 ||
+		setresuid(uid, uid, uid) < 0) {
+		return error_sys(err, errno, "become user id %u", uid);
+	}
+	if (prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0) < 0 || set_capabilities(mask, err) < 0) {
+		return error_wrap(err, "become user id %u", uid);
+	}
+	if (setuid(0) == 0) {
+		return error_set(err, ERROR_INTERNAL,
+			"root could be regained after becoming user id %u", uid);
+	}
+	return 0;
+}
+
+int store_become_owner(const char *path, enum store_rights rights, struct store_helper **ret_helper,
+	struct error *err)
 {
 	CLEANUP(store_helper_stop_p) struct store_helper *helper = NULL;
 	struct stat owner;
@@ -219,18 +323,22 @@ int store_become_owner(const char *path, struct store_helper **ret_helper, struc
 		return 0;
 	}
 	status = store_helper_start(path, &helper, err);
+	if (status == 0) {
+		status = become(owner.st_uid, owner.st_gid, rights_mask(rights), err);
+	}
 	if (status < 0) {
-		return status;
-	}
-	if (setgroups(0, NULL) < 0 || setresgid(owner.st_gid, owner.st_gid, owner.st_gid) < 0 ||
-		setresuid(owner.st_uid, owner.st_uid, owner.st_uid) < 0) {
-		return error_sys(
-			err, errno, "become user id %u, the owner of %s", owner.st_uid, path);
-	}
-	if (setuid(0) == 0) {
-		return error_set(err, ERROR_INTERNAL,
-			"root could be regained after becoming user id %u", owner.st_uid);
+		return error_wrap(err, "serve the store %s as its owner", path);
 	}
 	*ret_helper = steal_ptr(helper);
 	return 0;
+}
+
+#define NOBODY 65534
+
+int store_become_nobody(struct error *err)
+{
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
+		return error_sys(err, errno, "forbid new privileges");
+	}
+	return geteuid() == 0 ? become(NOBODY, NOBODY, 0, err) : set_capabilities(0, err);
 }

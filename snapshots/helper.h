@@ -23,9 +23,21 @@ DEFINE_CLEANUP(store_helper_stop_p, struct store_helper, store_helper_stop)
 store_remove_fn store_helper_remove;
 store_usage_fn store_helper_usage;
 
-/* When root: becomes the owner of `path` for good, groups and capabilities too, after starting a
- * helper (*ret_helper stays NULL when none is needed: not root, or root's own store). */
-MUSTCHECK int store_become_owner(
-	const char *path, struct store_helper **ret_helper, struct error *err);
+/* For store_set_opaque: what a folder's trusted.overlay.opaque says, by its descriptor. Reading
+ * trusted attributes takes CAP_SYS_ADMIN, which only the child has. */
+store_opaque_fn store_helper_opaque;
+
+/* What the program may do beside being the store's owner, as it walks trees that belong to
+ * sandboxes. Reading one is CAP_DAC_READ_SEARCH and nothing else. Making one (import, flatten) is
+ * giving files away: CAP_CHOWN, FOWNER, FSETID, DAC_OVERRIDE, SETFCAP. */
+enum store_rights { STORE_RIGHTS_NONE, STORE_RIGHTS_READ_TREES, STORE_RIGHTS_MAKE_TREES };
+
+/* When root: becomes the owner of `path` for good, groups and capabilities too but for what the
+ * rights say, after starting a helper (*ret_helper stays NULL when none is needed: not root, or
+ * root's own store). */
+MUSTCHECK int store_become_owner(const char *path, enum store_rights rights,
+	struct store_helper **ret_helper, struct error *err);
+/* In a child that parses what comes from outside: nobody, with no rights at all. */
+MUSTCHECK int store_become_nobody(struct error *err);
 
 #endif

@@ -19,6 +19,7 @@ enum takes {
 	TAKES_MOVE = 1 << 4,
 	TAKES_ENVIRONMENT = 1 << 5,
 	TAKES_RETENTION = 1 << 6,
+	TAKES_DIFF = 1 << 7,
 };
 
 struct verb {
@@ -47,6 +48,10 @@ static const struct verb verbs[] = {
 		TAKES_DRY_RUN | TAKES_RETENTION | TAKES_ENVIRONMENT, cli_gc},
 	{{"du", NULL}, "", "Show apparent, stored, shared and exclusive bytes", 0, 0,
 		TAKES_ENVIRONMENT, cli_du},
+	{{"diff", NULL}, "A B", "Show what B, a snapshot or image, has changed over A", 2, 2,
+		TAKES_DIFF, cli_diff},
+	{{"cp", NULL}, "SNAPSHOT:PATH TO", "Copy one file out; TO is a new file, a folder or -", 2,
+		2, 0, cli_cp},
 	{{"images", "ls"}, "[ENVIRONMENT]", "List images, newest first", 0, 1, 0, cli_images_ls},
 	{{"images", "info"}, "IMAGE…", "Show layers, users and what removing it frees", 1, SIZE_MAX,
 		0, cli_images_info},
@@ -86,6 +91,9 @@ static const struct special {
 		"and what is younger than this"},
 	{"keep-labelled", NULL, TAKES_RETENTION, offsetof(struct snapshots_cli, keep_labelled),
 		"and what has a label"},
+	{"stat", NULL, TAKES_DIFF, offsetof(struct snapshots_cli, stat), "only the sums"},
+	{"patch", "PATH", TAKES_DIFF, offsetof(struct snapshots_cli, patch),
+		"only this file's content, as a patch"},
 	{"move", NULL, TAKES_MOVE, offsetof(struct snapshots_cli, move),
 		"take the tag from the snapshot that has it"},
 };

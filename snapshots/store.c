@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 #define STORE_FOLDER_MODE 0700
 
@@ -174,6 +175,45 @@ void store_set_usage(struct store *store, store_usage_fn *fn, void *context)
 {
 	store->usage = fn;
 	store->usage_context = context;
+}
+
+void store_set_opaque(struct store *store, store_opaque_fn *fn, void *context)
+{
+	store->opaque = fn;
+	store->opaque_context = context;
+}
+
+int opaque_access(int fd, bool set, bool *opaque, struct error *err)
+{
+	char value[2];
+	ssize_t length;
+
+	if (set) {
+		return fsetxattr(fd, OPAQUE_XATTR, "y", 1, 0) < 0
+			       ? error_sys(err, errno, "make a folder opaque")
+			       : 0;
+	}
+	length = fgetxattr(fd, OPAQUE_XATTR, value, sizeof(value));
+	if (length < 0 && errno != ENODATA && errno != ENOTSUP && errno != ERANGE) {
+		return error_sys(err, errno, "read " OPAQUE_XATTR);
+	}
+	*opaque = length == 1 && value[0] == 'y';
+	return 0;
+}
+
+int store_opaque_get(struct store *store, int fd, bool *ret_opaque, struct error *err)
+{
+	return store->opaque != NULL
+		       ? store->opaque(store->opaque_context, fd, false, ret_opaque, err)
+		       : opaque_access(fd, false, ret_opaque, err);
+}
+
+int store_opaque_set(struct store *store, int fd, struct error *err)
+{
+	bool ignored = false;
+
+	return store->opaque != NULL ? store->opaque(store->opaque_context, fd, true, &ignored, err)
+				     : opaque_access(fd, true, &ignored, err);
 }
 
 void store_hold(struct store *store, enum hold_kind kind, int64_t id, int fd)

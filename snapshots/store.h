@@ -44,6 +44,10 @@ void store_set_remover(struct store *store, store_remove_fn *fn, void *context);
 typedef int store_usage_fn(
 	void *context, const char *name, struct tree_usage *ret_usage, struct error *err);
 void store_set_usage(struct store *store, store_usage_fn *fn, void *context);
+/* The same for a folder's trusted.overlay.opaque: read into *opaque, or written when `set`. NULL:
+ * the system call, for root. */
+typedef int store_opaque_fn(void *context, int fd, bool set, bool *opaque, struct error *err);
+void store_set_opaque(struct store *store, store_opaque_fn *fn, void *context);
 
 struct store_sweep {
 	uint64_t staging; /* leftovers of killed processes, deleted */

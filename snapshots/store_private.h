@@ -37,6 +37,8 @@ struct store {
 	void *remove_context;
 	store_usage_fn *usage;
 	void *usage_context;
+	store_opaque_fn *opaque;
+	void *opaque_context;
 	struct hold *holds;
 	size_t hold_count, hold_room;
 };
@@ -63,6 +65,13 @@ MUSTCHECK int layer_trash(struct store *store, int64_t id, struct error *err);
 void ballast_make(int store_fd);
 /* Gives it up; false if there was none. */
 bool ballast_release(int store_fd);
+
+#define OPAQUE_XATTR "trusted.overlay.opaque"
+/* Of a folder's descriptor, by the hook or the system call. */
+MUSTCHECK int store_opaque_get(struct store *store, int fd, bool *ret_opaque, struct error *err);
+MUSTCHECK int store_opaque_set(struct store *store, int fd, struct error *err);
+/* The calls themselves. */
+MUSTCHECK int opaque_access(int fd, bool set, bool *opaque, struct error *err);
 
 /* 0, or the error of a fault point that was told to fail. */
 MUSTCHECK int store_fault(const char *point, struct error *err);

@@ -113,7 +113,7 @@ static int use_as_owner(const char *path)
 	int64_t image;
 	uint64_t freed = 0;
 
-	if (store_become_owner(path, &helper, &err) < 0 || helper == NULL) {
+	if (store_become_owner(path, STORE_RIGHTS_NONE, &helper, &err) < 0 || helper == NULL) {
 		return 1;
 	}
 	if (geteuid() != OWNER || getuid() != OWNER || getegid() != OWNER || setuid(0) == 0) {

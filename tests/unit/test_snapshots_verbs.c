@@ -3,6 +3,7 @@
 
 #include "tests/lib/store_kit.h"
 #include "tests/lib/test.h"
+#include "tests/lib/tree_kit.h"
 
 #include "base/json.h"
 #include "base/process.h"
@@ -169,6 +170,61 @@ static void test_rm(void **state)
 	assert_int_equal(store_kit_count(*state, "layers"), 2);
 }
 
+/* A store of id 54321's with two layers of a sandbox's ids, closed to everybody else. */
+static void fill_trees(struct store *store)
+{
+	struct layer layers[2] = {tree_kit_layer(store, 700000,
+		"mkdir -m 700 d; echo one > d/x; echo two > d/y; chmod 600 d/*; chown -R "
+		"700000:700000 .")};
+	struct snapshot snapshot = {
+		.environment = "webapp", .layers = layers, .layer_count = 1, .own_count = 1};
+	struct error err = ERROR_INIT;
+
+	assert_ok(snapshot_commit(store, &snapshot, &err), &err);
+	free(snapshot.manifest);
+	layers[1] = tree_kit_layer(store, 900000,
+		"mkdir -m 700 d; echo three > d/x; echo four > d/z; chmod 600 d/*;"
+		"setx d trusted.overlay.opaque y; chown -R 900000:900000 .; chmod 700 .");
+	snapshot = (struct snapshot){.environment = "webapp",
+		.parent_id = 1,
+		.layers = layers,
+		.layer_count = 2,
+		.own_count = 1};
+	assert_ok(snapshot_commit(store, &snapshot, &err), &err);
+	free(snapshot.manifest);
+	tree_kit_shell(store_fd(store),
+		"chmod 711 ..; chown 54321:54321 . * heads/* builds/* layers/* 2>/dev/null || true;"
+		"chown 54321:54321 . catalog* layers layers/* staging heads builds");
+}
+
+static void test_diff_and_cp(void **state)
+{
+	CLEANUP(free_p) char *text = NULL;
+	CLEANUP(free_p) char *patch = NULL;
+	CLEANUP(free_p) char *out = NULL;
+	CLEANUP(json_decref_p) json_t *json = NULL;
+
+	if (geteuid() != 0) {
+		skip();
+	}
+	fill_trees(*state);
+	assert_int_equal(RUN(*state, &text, "diff", "1", "snap-2"), 0);
+	assert_string_equal(text, "~ d/x  (4 B -> 6 B)  content,mtime\n- d/y  (4 B)\n+ d/z  (5 B)\n"
+				  "1 added (5 B), 1 changed (6 B), 1 deleted (4 B)\n");
+	assert_int_equal(RUN(*state, &patch, "diff", "1", "2", "--patch", "/d/x"), 0);
+	assert_contains(patch, "@@ -1 +1 @@\n-one\n+three\n");
+	json = RUN_JSON(*state, "diff", "1", "2", "--stat");
+	assert_int_equal(
+		json_integer_value(json_object_get(json_object_get(json, "deleted"), "entries")),
+		1);
+	assert_null(json_object_get(json, "changes"));
+	assert_int_equal(RUN(*state, &out, "cp", "snap-2:/d/x", "-"), 0);
+	assert_string_equal(out, "three\n");
+	assert_int_equal(RUN(*state, NULL, "cp", "snap-2:d/y", "-"), 3);
+	assert_int_equal(RUN(*state, NULL, "cp", "snap-2:d", "-"), 2);
+	assert_int_equal(RUN(*state, NULL, "diff", "1", "snap-7"), 3);
+}
+
 static void test_wrong_calls(void **state)
 {
 	static const char *const wrong[][4] = {{"ls", "x"}, {"ls", "--columns", "nonsense"},
@@ -195,6 +251,7 @@ int main(void)
 		IN_STORE(test_tree),
 		IN_STORE(test_info_and_names),
 		IN_STORE(test_rm),
+		IN_STORE(test_diff_and_cp),
 		IN_STORE(test_wrong_calls),
 	};
 
