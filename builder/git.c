@@ -117,6 +117,21 @@ static int check_found(struct git_found *found, struct error *err)
 	return 0;
 }
 
+/* A local source may be read at another place than its own; nobody wants to hear of that. */
+static void show_own_path(const struct git_source *source, struct error *err)
+{
+	CLEANUP(free_p) char *own = git_url_path(source->url);
+	char *at = source->local != NULL ? strstr(err->message, source->local) : NULL;
+	CLEANUP(free_p) char *text = NULL;
+
+	if (at == NULL || own == NULL || streq(own, source->local)) {
+		return;
+	}
+	text = xasprintf("%.*s%s%s", (int)(at - err->message), err->message, own,
+		at + strlen(source->local));
+	snprintf(err->message, sizeof(err->message), "%s", text);
+}
+
 static int fetch_once(struct machine *machine, const struct git_source *source,
 	struct git_found *ret_found, struct error *err)
 {
@@ -138,6 +153,8 @@ static int fetch_once(struct machine *machine, const struct git_source *source,
 	}
 	if (status == 0) {
 		*ret_found = found;
+	} else {
+		show_own_path(source, err);
 	}
 	return status;
 }

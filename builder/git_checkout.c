@@ -178,6 +178,25 @@ static void on_checkout(const char *path, size_t done, size_t total, void *paylo
 	child_progress(payload, "files", done, total, 0);
 }
 
+static int find_attributes(const char *root, const git_tree_entry *entry, void *payload)
+{
+	(void)root;
+	if (streq(git_tree_entry_name(entry), ".gitattributes")) {
+		*(bool *)payload = true;
+		return GIT_EUSER;
+	}
+	return 0;
+}
+
+/* Without attributes no file is changed on its way out, and libgit2 need not ask for each of them,
+ * which takes it two realpath()s a file. */
+static bool has_attributes(const git_tree *tree)
+{
+	bool found = false;
+
+	return git_tree_walk(tree, GIT_TREEWALK_PRE, find_attributes, &found) < 0 || found;
+}
+
 static int write_files(git_repository *repository, struct checkout *checkout, struct error *err)
 {
 	CLEANUP(git_commit_p) git_commit *commit = NULL;
@@ -196,6 +215,7 @@ static int write_files(git_repository *repository, struct checkout *checkout, st
 	}
 	git_checkout_options_init(&options, GIT_CHECKOUT_OPTIONS_VERSION);
 	options.checkout_strategy = GIT_CHECKOUT_FORCE | GIT_CHECKOUT_DONT_WRITE_INDEX;
+	options.disable_filters = !has_attributes(tree);
 	options.progress_cb = on_checkout;
 	options.progress_payload = checkout->child;
 	code = git_checkout_tree(repository, (const git_object *)tree, &options);

@@ -433,7 +433,9 @@ static int pack_missing(git_repository *from, const struct git_mirror *mirror, c
 	if (code < 0) {
 		git_error_take(err, code, "read the source");
 		err->kind = ERROR_REMOTE; /* its objects, not the mirror's */
-		return error_hint(err, "`git fsck` in the source says what is wrong with it");
+		return error_hint(err,
+			"`git fsck` in the source says what is wrong with it; one that borrows "
+			"objects (objects/info/alternates) needs those to be readable for hob");
 	}
 	found->objects += git_packbuilder_object_count(builder);
 	if (git_packbuilder_object_count(builder) > 0) {

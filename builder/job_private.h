@@ -24,6 +24,7 @@ struct job {
 	size_t layer_count;
 	struct range range;
 	int64_t image_id;
+	int64_t published_us; /* monotonic; 0: not */
 	bool unchanged;
 };
 
