@@ -15,7 +15,7 @@ const struct option_row cli_option_rows[] = {
 	{"socket", '\0', OPTION_TEXT, "PATH", offsetof(struct cli, socket_option),
 		"socket of hobd (also $HOB_SOCKET)"},
 	{"config", '\0', OPTION_TEXT, "FILE", offsetof(struct cli, config_option),
-		"hob.yaml to read instead of /etc/hob/hob.yaml"},
+		"hob.yaml to read instead of /etc/hob/hob.yaml (also $HOB_CONFIG)"},
 	{"help", 'h', OPTION_FLAG, NULL, offsetof(struct cli, help), "print this help"},
 };
 const size_t cli_option_count = ARRAY_SIZE(cli_option_rows);

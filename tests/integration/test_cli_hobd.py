@@ -133,3 +133,10 @@ def test_shell_of_an_environment(shared, hob):
 def test_hob_is_told_why_nothing_answers(machine):
     done = machine.hob("ls")
     assert done.returncode == 9 and f"no socket at {machine.socket}" in done.stderr
+
+
+def test_configuration_by_variable(shared, hob):
+    done = subprocess.run([shared.program("hob"), "pool"], env={**os.environ, "HOB_CONFIG": shared.config},
+                          stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0 and "tiny" in done.stdout
+    assert hob("--config", "/nowhere/hob.yaml", "pool", code=3).stdout == ""
