@@ -10,6 +10,8 @@ def shell(client, sandbox):
     terminal = client.terminal(sandbox, {"argv": ["/bin/sh"], "tty": True, "rows": 30, "cols": 100,
                                          "env": {"PS1": "> "}})
     assert terminal.status == 101
+    # What is typed before the prompt is echoed before it, in any order.
+    terminal.read_until(rb"> ")
     yield terminal
     terminal.close()
 
@@ -32,8 +34,9 @@ def test_resize(shell):
 
 
 def test_interrupt_by_key_and_by_message(shell):
-    shell.binary(b"sleep 100\n")
-    shell.read_until(rb"sleep 100\r\n")
+    # The command itself says that it is in the foreground; before that the shell would get the key.
+    shell.binary(b"sh -c 'echo go$((1)); exec sleep 100'\n")
+    shell.read_until(rb"go1\r\n")
     shell.binary(b"\x03")
     shell.read_until(rb"\^C")
     shell.binary(b"echo alive $?\n")
