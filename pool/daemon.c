@@ -32,7 +32,8 @@ struct daemon {
 	struct http_server *server;
 	struct loop_timer *stop_timer;
 	int lock_fd, listen_fd;
-	bool stopping;
+	bool stopping, sandboxes_gone;
+	size_t removals; /* asked of the launcher and not yet done */
 	struct error failure; /* ends the process with its exit code */
 };
 
@@ -41,12 +42,21 @@ static void give_up(struct daemon *daemon)
 	loop_stop(daemon->loop);
 }
 
+/* Nothing of ours is left: neither sandboxes nor trees that are being deleted. */
+static void stop_when_clean(struct daemon *daemon)
+{
+	if (daemon->stopping && daemon->sandboxes_gone && daemon->removals == 0) {
+		give_up(daemon);
+	}
+}
+
 static void on_stopped(void *context)
 {
 	struct daemon *daemon = context;
 
 	log_info("hobd.sandboxes_gone");
-	give_up(daemon);
+	daemon->sandboxes_gone = true;
+	stop_when_clean(daemon);
 }
 
 static void on_stop_timeout(void *context)
@@ -116,10 +126,13 @@ static void on_started(void *context)
 
 static void on_removed(void *context, const struct error *err)
 {
-	(void)context;
+	struct daemon *daemon = context;
+
 	if (err != NULL) {
 		log_failure("store.remove_failed", err);
 	}
+	daemon->removals--;
+	stop_when_clean(daemon);
 }
 
 /* The launcher may delete what belongs to sandboxes' ids; it does so in its own time. */
@@ -128,6 +141,7 @@ static int remove_by_launcher(void *context, const char *room, const char *name,
 	struct daemon *daemon = context;
 
 	(void)err;
+	daemon->removals++;
 	launcher_remove(daemon->launcher, room, name, on_removed, daemon);
 	return 0;
 }
