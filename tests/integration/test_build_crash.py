@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+import leftovers
 from git_servers import git_http
 from hobtest import wait_for
 
@@ -156,7 +157,9 @@ def test_launcher_killed(machine):
     child = machine.hob_build_start("app")
     wait_for("the step to run", lambda: "begun" in child.stdout.readline())
     with open(f"/proc/{child.pid}/task/{child.pid}/children", encoding="utf-8") as file:
-        launchers = [int(word) for word in file.read().split()]
+        launchers = [int(word) for word in file.read().split()
+                     if leftovers.read_text(f"/proc/{word}/comm").strip() == "hob-launcher"]
+    assert launchers
     for pid in launchers:
         os.kill(pid, signal.SIGKILL)
     assert child.wait(20) == 9
