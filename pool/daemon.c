@@ -238,6 +238,8 @@ int daemon_run(const struct config *config, const struct daemon_options *options
 		status = -(int)err->kind;
 	}
 	daemon_done(&daemon);
-	log_info("hobd.stopped");
+	if (status == 0) {
+		log_info("hobd.stopped");
+	}
 	return status;
 }
