@@ -27,8 +27,8 @@ int machine_use_launcher(struct machine *machine, struct launcher *launcher, str
 	return launcher_attach(launcher, machine->loop, on_lost, machine, err);
 }
 
-/* One request to the launcher and its reply. On the heap: if the launcher dies, nobody calls back
- * and the record goes with the process. */
+/* One request to the launcher and its reply. On the heap: it outlives a wait that the loop fails.
+ */
 struct request {
 	struct machine *machine;
 	bool done;
@@ -57,15 +57,12 @@ static void request_end(struct request *request, const struct error *err)
 	loop_stop(request->machine->loop);
 }
 
-/* Waits whatever the signals say. Frees the request unless its reply may still come. */
+/* Waits whatever the signals say: a reply always comes, from a dead launcher as its failure. */
 static int request_wait(struct request *request, struct request *ret_reply, struct error *err)
 {
 	int status;
 
 	while (!request->done) {
-		if (request->machine->launcher_lost) {
-			return machine_lost(err);
-		}
 		status = loop_run(request->machine->loop, err);
 		if (status < 0) {
 			return status;
