@@ -20,6 +20,7 @@ enum takes {
 	TAKES_ENVIRONMENT = 1 << 5,
 	TAKES_RETENTION = 1 << 6,
 	TAKES_DIFF = 1 << 7,
+	TAKES_EXPORT = 1 << 8,
 };
 
 struct verb {
@@ -52,6 +53,9 @@ static const struct verb verbs[] = {
 		TAKES_DIFF, cli_diff},
 	{{"cp", NULL}, "SNAPSHOT:PATH TO", "Copy one file out; TO is a new file, a folder or -", 2,
 		2, 0, cli_cp},
+	{{"export", NULL}, "SNAPSHOT", "Write one archive, to standard output or a file", 1, 1,
+		TAKES_EXPORT, cli_export},
+	{{"import", NULL}, "[FILE]", "Read an archive that export wrote", 0, 1, 0, cli_import},
 	{{"images", "ls"}, "[ENVIRONMENT]", "List images, newest first", 0, 1, 0, cli_images_ls},
 	{{"images", "info"}, "IMAGE…", "Show layers, users and what removing it frees", 1, SIZE_MAX,
 		0, cli_images_info},
@@ -94,6 +98,10 @@ static const struct special {
 	{"stat", NULL, TAKES_DIFF, offsetof(struct snapshots_cli, stat), "only the sums"},
 	{"patch", "PATH", TAKES_DIFF, offsetof(struct snapshots_cli, patch),
 		"only this file's content, as a patch"},
+	{"with-parents", NULL, TAKES_EXPORT, offsetof(struct snapshots_cli, with_parents),
+		"all its layers; else only its own, and import needs the others"},
+	{"output", "FILE", TAKES_EXPORT, offsetof(struct snapshots_cli, output),
+		"a new file instead of standard output"},
 	{"move", NULL, TAKES_MOVE, offsetof(struct snapshots_cli, move),
 		"take the tag from the snapshot that has it"},
 };

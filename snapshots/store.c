@@ -125,6 +125,7 @@ int store_open(const char *path, enum store_mode mode, struct store **ret_store,
 	CLEANUP(store_close_p) struct store *store = xcalloc(1, sizeof(*store));
 	int status;
 
+	store->mode = mode;
 	store->fd = store->layers_fd = store->staging_fd = store->heads_fd = store->builds_fd = -1;
 	if (mode == STORE_CREATE && (status = make_top(path, err)) < 0) {
 		return status;

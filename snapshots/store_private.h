@@ -27,6 +27,7 @@ struct hold {
 
 struct store {
 	char *path;
+	enum store_mode mode;
 	int fd;
 	int layers_fd;
 	int staging_fd;

@@ -110,9 +110,12 @@ static void describe(
 	buffer_addf(text, "%s %o %lld:%lld %lld.%09ld", path, status.st_mode,
 		(long long)status.st_uid - id_base, (long long)status.st_gid - id_base,
 		(long long)status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
-	if (!S_ISDIR(status.st_mode)) {
-		buffer_addf(text, " links %lu size %lld dev %u:%u", (unsigned long)status.st_nlink,
-			(long long)status.st_size, major(status.st_rdev), minor(status.st_rdev));
+	if (S_ISCHR(status.st_mode)) {
+		/* Whiteouts may share an inode or not: it means nothing. */
+		buffer_addf(text, " dev %u:%u", major(status.st_rdev), minor(status.st_rdev));
+	} else if (!S_ISDIR(status.st_mode)) {
+		buffer_addf(text, " links %lu size %lld", (unsigned long)status.st_nlink,
+			(long long)status.st_size);
 	}
 	add_xattrs(place, text);
 	if (S_ISLNK(status.st_mode)) {

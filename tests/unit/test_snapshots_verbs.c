@@ -225,6 +225,31 @@ static void test_diff_and_cp(void **state)
 	assert_int_equal(RUN(*state, NULL, "diff", "1", "snap-7"), 3);
 }
 
+static void test_export_and_import(void **state)
+{
+	CLEANUP(free_p) char *file = xasprintf("%s/../one.hob", store_path(*state));
+	CLEANUP(free_p) char *diff = NULL;
+	CLEANUP(free_p) char *text = NULL;
+	CLEANUP(json_decref_p) json_t *json = NULL;
+
+	if (geteuid() != 0) {
+		skip();
+	}
+	fill_trees(*state);
+	assert_int_equal(RUN(*state, &text, "export", "snap-2", "--output", file), 0);
+	assert_contains(text, "snap-2: ");
+	assert_int_not_equal(RUN(*state, NULL, "export", "snap-2", "--output", file), 0);
+	/* Its own layer is not in the store any more, the parent's is. */
+	assert_int_equal(RUN(*state, NULL, "rm", "2"), 0);
+	json = RUN_JSON(*state, "import", file);
+	assert_string_equal(json_string_value(json_object_get(json, "id")), "snap-3");
+	assert_int_equal(store_kit_count(*state, "layers"), 2);
+	assert_int_equal(store_kit_count(*state, "staging"), 0);
+	assert_int_equal(RUN(*state, &diff, "diff", "1", "snap-3"), 0);
+	assert_contains(diff, "- d/y  (4 B)\n+ d/z  (5 B)\n");
+	tree_kit_shell(store_fd(*state), "test -z \"$(find layers -uid 0)\"");
+}
+
 static void test_wrong_calls(void **state)
 {
 	static const char *const wrong[][4] = {{"ls", "x"}, {"ls", "--columns", "nonsense"},
@@ -252,6 +277,7 @@ int main(void)
 		IN_STORE(test_info_and_names),
 		IN_STORE(test_rm),
 		IN_STORE(test_diff_and_cp),
+		IN_STORE(test_export_and_import),
 		IN_STORE(test_wrong_calls),
 	};
 
