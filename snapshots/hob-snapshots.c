@@ -21,6 +21,7 @@ enum takes {
 	TAKES_RETENTION = 1 << 6,
 	TAKES_DIFF = 1 << 7,
 	TAKES_EXPORT = 1 << 8,
+	TAKES_VERIFY = 1 << 9,
 };
 
 struct verb {
@@ -56,6 +57,8 @@ static const struct verb verbs[] = {
 	{{"export", NULL}, "SNAPSHOT", "Write one archive, to standard output or a file", 1, 1,
 		TAKES_EXPORT, cli_export},
 	{{"import", NULL}, "[FILE]", "Read an archive that export wrote", 0, 1, 0, cli_import},
+	{{"verify", NULL}, "[NAME…]", "Read every byte against its digest; all layers, or NAMEs'",
+		0, SIZE_MAX, TAKES_VERIFY, cli_verify},
 	{{"images", "ls"}, "[ENVIRONMENT]", "List images, newest first", 0, 1, 0, cli_images_ls},
 	{{"images", "info"}, "IMAGE…", "Show layers, users and what removing it frees", 1, SIZE_MAX,
 		0, cli_images_info},
@@ -102,6 +105,8 @@ static const struct special {
 		"all its layers; else only its own, and import needs the others"},
 	{"output", "FILE", TAKES_EXPORT, offsetof(struct snapshots_cli, output),
 		"a new file instead of standard output"},
+	{"quick", NULL, TAKES_VERIFY, offsetof(struct snapshots_cli, quick),
+		"only sizes, times and attributes, not the content"},
 	{"move", NULL, TAKES_MOVE, offsetof(struct snapshots_cli, move),
 		"take the tag from the snapshot that has it"},
 };

@@ -250,6 +250,43 @@ static void test_export_and_import(void **state)
 	tree_kit_shell(store_fd(*state), "test -z \"$(find layers -uid 0)\"");
 }
 
+static void test_verify(void **state)
+{
+	CLEANUP(free_p) char *first = NULL;
+	CLEANUP(free_p) char *second = NULL;
+	CLEANUP(free_p) char *resumed = NULL;
+	CLEANUP(free_p) char *quick = NULL;
+	CLEANUP(free_p) char *damaged = NULL;
+
+	if (geteuid() != 0) {
+		skip();
+	}
+	fill_trees(*state);
+	assert_int_equal(RUN(*state, &first, "verify"), 0);
+	assert_contains(first, "2 recorded for the first time");
+	assert_int_equal(RUN(*state, &second, "verify"), 0);
+	assert_contains(second, "2 layers sound");
+	/* As if a run had been killed after the first layer. */
+	tree_kit_shell(store_fd(*state),
+		"/usr/bin/python3 -c \"import sqlite3;d=sqlite3.connect('catalog.db');"
+		"d.execute('insert into marks select \\'verify\\', verified_ms from layers where "
+		"id=1');"
+		"d.execute('update layers set verified_ms=5 where id=2');d.commit()\"");
+	assert_int_equal(RUN(*state, &resumed, "verify"), 0);
+	assert_contains(resumed, "went on with an interrupted run: 1 layers sound");
+	/* A byte flips; size and time stay. */
+	tree_kit_shell(store_fd(*state),
+		"cd layers/2/tree/d; cp -p x /tmp/hob-unit-x.$$; printf T | dd of=x conv=notrunc "
+		"bs=1 "
+		"2>/dev/null; touch -r /tmp/hob-unit-x.$$ x; rm /tmp/hob-unit-x.$$");
+	assert_int_equal(RUN(*state, &quick, "verify", "--quick", "snap-2"), 0);
+	assert_int_equal(RUN(*state, &damaged, "verify", "snap-2"), 12);
+	assert_contains(damaged, "layer 2: d/x has other content");
+	tree_kit_shell(store_fd(*state), "rm layers/1/tree/d/y; echo n > layers/1/tree/a");
+	assert_int_equal(RUN(*state, NULL, "verify", "--quick", "snap-1"), 12);
+	assert_int_equal(RUN(*state, NULL, "verify", "snap-7"), 3);
+}
+
 static void test_wrong_calls(void **state)
 {
 	static const char *const wrong[][4] = {{"ls", "x"}, {"ls", "--columns", "nonsense"},
@@ -278,6 +315,7 @@ int main(void)
 		IN_STORE(test_rm),
 		IN_STORE(test_diff_and_cp),
 		IN_STORE(test_export_and_import),
+		IN_STORE(test_verify),
 		IN_STORE(test_wrong_calls),
 	};
 
