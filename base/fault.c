@@ -11,7 +11,8 @@ static struct {
 	bool ready, armed;
 	char *name;
 	long countdown;
-	int sys; /* 0: kill */
+	int sys; /* 0: a signal */
+	int signal;
 	const char *list;
 } state;
 
@@ -27,6 +28,7 @@ static void read_variables(void)
 		return;
 	}
 	rest = xstrdup(wanted);
+	state.signal = SIGKILL;
 	state.name = strsep(&rest, ":");
 	count = strsep(&rest, ":");
 	action = strsep(&rest, ":");
@@ -35,6 +37,8 @@ static void read_variables(void)
 		state.sys = ENOSPC;
 	} else if (action != NULL && streq(action, "EIO")) {
 		state.sys = EIO;
+	} else if (action != NULL && streq(action, "stop")) {
+		state.signal = SIGSTOP;
 	}
 }
 
@@ -63,7 +67,7 @@ int fault_point(const char *name)
 		return 0;
 	}
 	if (state.sys == 0) {
-		raise(SIGKILL);
+		raise(state.signal);
 	}
 	return state.sys;
 }

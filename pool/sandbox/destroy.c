@@ -112,6 +112,24 @@ bool destroy_step(struct server *server, struct pending *pending, struct error *
 	return false;
 }
 
+bool keep_step(struct server *server, struct pending *pending, struct error *err)
+{
+	const struct cgroups *cgroups = &server->means.cgroups;
+	const char *id = pending->request.name;
+	struct cgroup_state state = {.exists = false};
+
+	if ((pending->next_us == 0 && cgroup_kill(cgroups, id, err) < 0) ||
+		cgroup_state_read(cgroups, id, &state, err) < 0 || !state.populated) {
+		return true;
+	}
+	if (clock_mono_us() >= pending->deadline_us) {
+		error_set(err, ERROR_BUSY, "%s is killed but not gone yet", id);
+		return true;
+	}
+	look_again(pending, LOOK_FIRST_US);
+	return false;
+}
+
 bool freeze_step(struct server *server, struct pending *pending, struct error *err)
 {
 	const struct cgroups *cgroups = &server->means.cgroups;

@@ -51,13 +51,15 @@ static void call_free(struct launcher_call *call)
 }
 
 /* Calls the handler; nothing of the launcher may be used afterwards. */
-static void call_end(
-	struct launcher_call *call, pid_t pid, int64_t took_us, int *fds, const struct error *err)
+static void call_end(struct launcher_call *call, const struct launcher_reply *reply, int *fds,
+	const struct error *err)
 {
 	switch ((enum launcher_op)call->request.op) {
 	case LAUNCHER_CREATE: {
-		struct sandbox_created created = {
-			.pid = pid, .pidfd = fds[0], .control_fd = fds[1], .took_us = took_us};
+		struct sandbox_created created = {.pid = reply->pid,
+			.pidfd = fds[0],
+			.control_fd = fds[1],
+			.took_us = reply->took_us};
 
 		call->fn.created(call->context, err == NULL ? &created : NULL, err);
 		break;
@@ -66,8 +68,12 @@ static void call_end(
 		call->fn.userns(call->context, fds[0], err);
 		break;
 	case LAUNCHER_BUILD:
-		call->fn.built(call->context, pid, fds[0], err);
+		call->fn.built(call->context, reply->pid, fds[0], err);
 		break;
+	case LAUNCHER_SNAPSHOT:
+		call->fn.copied(call->context, err == NULL ? &reply->copied : NULL, err);
+		break;
+	case LAUNCHER_KEEP:
 	case LAUNCHER_FREEZE:
 	case LAUNCHER_THAW:
 	case LAUNCHER_DESTROY:
@@ -85,6 +91,7 @@ static void on_failing(void *context)
 	struct launcher *launcher = context;
 	struct launcher_calls *failed = &launcher->queues[QUEUE_FAILED];
 	struct launcher_call *call;
+	static const struct launcher_reply nothing = {.pid = -1};
 	int none[] = {-1, -1};
 
 	if (failed->first == NULL) {
@@ -94,7 +101,7 @@ static void on_failing(void *context)
 	if (failed->first != NULL) {
 		loop_timer_after(launcher->failing, 0);
 	}
-	call_end(call, -1, 0, none, call->failure);
+	call_end(call, &nothing, none, call->failure);
 }
 
 static void call_fail(
@@ -223,6 +230,8 @@ static size_t fds_wanted(const struct launcher_call *call)
 	case LAUNCHER_DESTROY:
 	case LAUNCHER_SEAL:
 	case LAUNCHER_REMOVE:
+	case LAUNCHER_SNAPSHOT:
+	case LAUNCHER_KEEP:
 	case LAUNCHER_OPS:
 		break;
 	}
@@ -270,8 +279,7 @@ static void on_reply(void *context, uint32_t events)
 	process->outstanding--;
 	process->creates -= call->request.op == LAUNCHER_CREATE ? 1 : 0;
 	dispatch(launcher);
-	call_end(call, reply.pid, reply.took_us, fds,
-		reply.err.kind != ERROR_NONE ? &reply.err : NULL);
+	call_end(call, &reply, fds, reply.err.kind != ERROR_NONE ? &reply.err : NULL);
 }
 
 int launcher_attach(struct launcher *launcher, struct loop *loop, void (*lost)(void *context),
@@ -434,6 +442,29 @@ void sandbox_seal(
 	struct launcher_call *call = call_new(launcher, LAUNCHER_SEAL, context);
 
 	call->fn.done = fn;
+	name_put(call->request.staging, sizeof(call->request.staging), staging);
+	call_start(launcher, call);
+}
+
+void sandbox_snapshot(struct launcher *launcher, const char *id, const char *staging,
+	int64_t previous_layer, sandbox_copied_fn *fn, void *context)
+{
+	struct launcher_call *call = call_new(launcher, LAUNCHER_SNAPSHOT, context);
+
+	call->fn.copied = fn;
+	call->request.previous = previous_layer;
+	name_put(call->request.name, sizeof(call->request.name), id);
+	name_put(call->request.staging, sizeof(call->request.staging), staging);
+	call_start(launcher, call);
+}
+
+void sandbox_keep(struct launcher *launcher, const char *id, const char *staging,
+	sandbox_done_fn *fn, void *context)
+{
+	struct launcher_call *call = call_new(launcher, LAUNCHER_KEEP, context);
+
+	call->fn.done = fn;
+	name_put(call->request.name, sizeof(call->request.name), id);
 	name_put(call->request.staging, sizeof(call->request.staging), staging);
 	call_start(launcher, call);
 }

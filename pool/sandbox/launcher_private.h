@@ -35,6 +35,7 @@ struct launcher_call {
 		sandbox_done_fn *done;
 		userns_fn *userns;
 		build_started_fn *built;
+		sandbox_copied_fn *copied;
 	} fn;
 	void *context;
 };

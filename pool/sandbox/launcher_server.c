@@ -39,6 +39,18 @@ void server_reply(struct server *server, const struct launcher_request *request,
 	(void)!io_send_fds(server->socket, &reply, length, fds, fd_count, 0);
 }
 
+void server_reply_copied(
+	struct server *server, const struct pending *pending, const struct sandbox_copied *copied)
+{
+	struct launcher_reply reply = {.number = pending->request.number,
+		.pid = -1,
+		.took_us = clock_mono_us() - pending->started_us,
+		.copied = *copied};
+
+	(void)!io_send_fds(
+		server->socket, &reply, offsetof(struct launcher_reply, err), NULL, 0, 0);
+}
+
 static struct pending *pending_add(
 	struct server *server, const struct launcher_request *request, int64_t started_us)
 {
@@ -52,6 +64,7 @@ static struct pending *pending_add(
 	pending->next_us = 0;
 	pending->deadline_us = 0;
 	pending->native = NATIVE_INIT;
+	pending->freezing = pending->sealed = false;
 	server->pending_count++;
 	return pending;
 }
@@ -115,16 +128,63 @@ static void create_end(struct server *server, struct pending *pending)
 	pending_end(server, pending);
 }
 
+static void pending_reply(struct server *server, struct pending *pending, const struct error *err)
+{
+	server_reply(server, &pending->request, -1, pending->started_us, NULL, 0, err);
+	pending_end(server, pending);
+}
+
+/* Dead by now, what it has changed is sealed and moved by the worker. */
+static bool keep_seal(struct server *server, const struct pending *pending, struct error *err)
+{
+	struct worker_job job = {.number = pending->request.number, .room = "sandboxes"};
+
+	snprintf(job.name, sizeof(job.name), "%s", pending->request.name);
+	snprintf(job.staging, sizeof(job.staging), "%s", pending->request.staging);
+	return worker_send(&server->workers[WORKER_SEAL], &job, err) < 0;
+}
+
 /* One look; what is not over stays pending. */
 static void timed_step(struct server *server, struct pending *pending)
 {
 	struct error err = ERROR_INIT;
-	bool over = pending->request.op == LAUNCHER_DESTROY ? destroy_step(server, pending, &err)
-							    : freeze_step(server, pending, &err);
+	bool over = true;
 
+	switch ((enum launcher_op)pending->request.op) {
+	case LAUNCHER_FREEZE:
+	case LAUNCHER_THAW:
+		over = freeze_step(server, pending, &err);
+		break;
+	case LAUNCHER_KEEP:
+		if (!pending->sealed) {
+			over = keep_step(server, pending, &err);
+			if (over && err.kind == ERROR_NONE) {
+				pending->next_us = 0;
+				over = keep_seal(server, pending, &err);
+			}
+			break;
+		}
+		over = destroy_step(server, pending, &err);
+		break;
+	case LAUNCHER_SNAPSHOT:
+		over = copier_step(server, pending);
+		if (over) {
+			pending_end(server, pending);
+		}
+		return;
+	case LAUNCHER_DESTROY:
+		over = destroy_step(server, pending, &err);
+		break;
+	case LAUNCHER_CREATE:
+	case LAUNCHER_SEAL:
+	case LAUNCHER_PREPARE:
+	case LAUNCHER_REMOVE:
+	case LAUNCHER_BUILD:
+	case LAUNCHER_OPS:
+		break;
+	}
 	if (over) {
-		server_reply(server, &pending->request, -1, pending->started_us, NULL, 0, &err);
-		pending_end(server, pending);
+		pending_reply(server, pending, &err);
 	}
 }
 
@@ -134,7 +194,9 @@ static void timed_begin(
 	struct pending *pending = pending_add(server, request, started_us);
 
 	pending->deadline_us =
-		started_us + (request->op == LAUNCHER_DESTROY ? DESTROY_US : FREEZE_US);
+		started_us + (request->op == LAUNCHER_DESTROY || request->op == LAUNCHER_KEEP
+					     ? DESTROY_US
+					     : FREEZE_US);
 	timed_step(server, pending);
 }
 
@@ -155,27 +217,42 @@ static void job_begin(
 	(void)pending_add(server, request, started_us);
 }
 
+static bool awaits(const struct pending *pending, enum worker_kind kind)
+{
+	if (kind == WORKER_REMOVE) {
+		return pending->request.op == LAUNCHER_REMOVE;
+	}
+	return pending->request.op == LAUNCHER_SEAL ||
+	       (pending->request.op == LAUNCHER_KEEP && !pending->sealed && pending->next_us == 0);
+}
+
+static void job_ended(struct server *server, struct pending *pending, const struct error *err)
+{
+	if (pending->request.op != LAUNCHER_KEEP || err->kind != ERROR_NONE) {
+		pending_reply(server, pending, err);
+		return;
+	}
+	pending->sealed = true;
+	pending->deadline_us = clock_mono_us() + DESTROY_US;
+	timed_step(server, pending);
+}
+
 static void job_end(struct server *server, struct worker *worker)
 {
 	struct worker_answer answer = {.number = 0};
 	bool alive = worker_receive(worker, &answer);
-	uint32_t seal = worker->kind == WORKER_SEAL;
 	struct error err = ERROR_INIT;
 
+	if (!alive) {
+		error_set(&answer.err, ERROR_UNAVAILABLE, "the launcher's worker died");
+	}
 	for (size_t i = 0; i < SERVER_PENDING_MAX; i++) {
 		struct pending *pending = &server->pending[i];
-		bool seals = pending->request.op == LAUNCHER_SEAL;
 
-		if ((!seals && pending->request.op != LAUNCHER_REMOVE) || seals != (seal != 0) ||
-			(alive && pending->request.number != answer.number)) {
-			continue;
+		if (awaits(pending, worker->kind) &&
+			(!alive || pending->request.number == answer.number)) {
+			job_ended(server, pending, &answer.err);
 		}
-		if (!alive) {
-			error_set(&answer.err, ERROR_UNAVAILABLE, "the launcher's worker died");
-		}
-		server_reply(
-			server, &pending->request, -1, pending->started_us, NULL, 0, &answer.err);
-		pending_end(server, pending);
 	}
 	if (!alive) {
 		worker_stop(worker);
@@ -183,6 +260,17 @@ static void job_end(struct server *server, struct worker *worker)
 			log_failure("launcher.no_worker", &err, "pid", getpid());
 			_exit(1);
 		}
+	}
+}
+
+static void snapshot_begin(
+	struct server *server, const struct launcher_request *request, int64_t started_us)
+{
+	struct pending *pending = pending_add(server, request, started_us);
+	struct error err = ERROR_INIT;
+
+	if (copier_start(server, pending, &err) < 0) {
+		pending_reply(server, pending, &err);
 	}
 }
 
@@ -248,7 +336,11 @@ static void serve(struct server *server, const struct launcher_request *request,
 	case LAUNCHER_FREEZE:
 	case LAUNCHER_THAW:
 	case LAUNCHER_DESTROY:
+	case LAUNCHER_KEEP:
 		timed_begin(server, request, started_us);
+		break;
+	case LAUNCHER_SNAPSHOT:
+		snapshot_begin(server, request, started_us);
 		break;
 	case LAUNCHER_SEAL:
 	case LAUNCHER_REMOVE:
@@ -314,9 +406,10 @@ static int64_t watch(const struct server *server, struct pollfd *pollfds)
 	}
 	for (size_t i = 0; i < SERVER_PENDING_MAX; i++) {
 		const struct pending *pending = &server->pending[i];
-		bool creates = pending->request.op == LAUNCHER_CREATE;
+		bool has_child = pending->request.op == LAUNCHER_CREATE ||
+				 pending->request.op == LAUNCHER_SNAPSHOT;
 
-		pollfds[1 + WORKERS + i].fd = creates ? pending->native.status_fd : -1;
+		pollfds[1 + WORKERS + i].fd = has_child ? pending->native.status_fd : -1;
 		if (pending->request.op != 0 && pending->next_us != 0 &&
 			pending->next_us < next_us) {
 			next_us = pending->next_us;
@@ -360,6 +453,9 @@ static void attend_pending(struct server *server, const struct pollfd *pollfds)
 		if (pending->request.op == LAUNCHER_CREATE &&
 			pollfds[1 + WORKERS + i].revents != 0) {
 			create_end(server, pending);
+		} else if (pending->request.op == LAUNCHER_SNAPSHOT &&
+			   pollfds[1 + WORKERS + i].revents != 0) {
+			timed_step(server, pending);
 		} else if (pending->request.op != 0 && pending->next_us != 0 &&
 			   pending->next_us <= now_us) {
 			timed_step(server, pending);

@@ -19,7 +19,9 @@ struct pending {
 	struct launcher_request request; /* op 0: free. Its layers are not kept. */
 	int64_t started_us;
 	int64_t next_us, deadline_us; /* of what is looked at again and again; 0: not by time */
-	struct native native;
+	struct native native; /* LAUNCHER_SNAPSHOT: pidfd and status_fd are the copier's */
+	bool freezing; /* LAUNCHER_SNAPSHOT: its copier has the sandbox frozen */
+	bool sealed; /* LAUNCHER_KEEP: what is to be kept is where it belongs */
 };
 
 struct server {
@@ -41,9 +43,19 @@ _Noreturn void server_run(struct server *server);
 void server_reply(struct server *server, const struct launcher_request *request, pid_t pid,
 	int64_t started_us, const int *fds, size_t fd_count, const struct error *err);
 
+/* Answers a snapshot that succeeded. */
+void server_reply_copied(
+	struct server *server, const struct pending *pending, const struct sandbox_copied *copied);
+
 /* One look at a pending destroy or freeze. True: it has ended, with `err` or without. */
 bool destroy_step(struct server *server, struct pending *pending, struct error *err);
 bool freeze_step(struct server *server, struct pending *pending, struct error *err);
+/* The same of a keep before it is sealed. True: with `err`, or it is time to seal. */
+bool keep_step(struct server *server, struct pending *pending, struct error *err);
+/* Starts the process that copies; see copier.c. */
+MUSTCHECK int copier_start(struct server *server, struct pending *pending, struct error *err);
+/* Its word, or its end; then it replies. True: it has ended. */
+bool copier_step(struct server *server, struct pending *pending);
 /* Takes away whatever there is of a sandbox, waiting for at most a second. */
 void sandbox_end(struct server *server, const char *id);
 

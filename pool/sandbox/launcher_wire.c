@@ -92,6 +92,23 @@ static int room_check(const struct launcher_request *request, struct error *err)
 	return 0;
 }
 
+/* Of a session: what a build sandbox changes is in its staging folder from the start. */
+static int copy_check(const struct launcher_request *request, struct error *err)
+{
+	if (!id_is_valid(request->name) || !str_starts(request->name, SANDBOX_ID_PREFIX)) {
+		return error_set(err, ERROR_INVALID, "sandbox \"%s\": not an id of a session",
+			request->name);
+	}
+	if (!name_is_valid(request->staging)) {
+		return error_set(
+			err, ERROR_INVALID, "staging folder \"%s\": not a name", request->staging);
+	}
+	return request->previous >= 0
+		       ? 0
+		       : error_set(err, ERROR_INVALID, "layer %" PRId64 ": not a layer",
+				 request->previous);
+}
+
 static int form_check(
 	const struct launcher_request *request, size_t length, uint32_t slots, struct error *err)
 {
@@ -129,6 +146,9 @@ int launcher_request_check(
 				err, ERROR_INVALID, "sandbox \"%s\": not an id", request->name);
 		}
 		return request->op == LAUNCHER_CREATE ? create_check(request, err) : 0;
+	case LAUNCHER_SNAPSHOT:
+	case LAUNCHER_KEEP:
+		return copy_check(request, err);
 	case LAUNCHER_SEAL:
 	case LAUNCHER_PREPARE:
 	case LAUNCHER_REMOVE:

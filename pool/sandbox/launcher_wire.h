@@ -21,6 +21,8 @@ enum launcher_op {
 	LAUNCHER_PREPARE, /* staging, slot; reply: user namespace */
 	LAUNCHER_REMOVE, /* room, staging is the name */
 	LAUNCHER_BUILD, /* name is the environment; reply: pid, pidfd */
+	LAUNCHER_SNAPSHOT, /* name, staging, previous; reply: copied */
+	LAUNCHER_KEEP, /* name, staging */
 	LAUNCHER_OPS
 };
 
@@ -38,6 +40,7 @@ struct launcher_request {
 	uint32_t network_host, host_usr; /* 0 or 1 */
 	uint32_t layer_count;
 	uint32_t unused;
+	int64_t previous; /* layer; 0: none */
 	struct sandbox_limits limits;
 	char name[LAUNCHER_NAME_SIZE];
 	char staging[LAUNCHER_NAME_SIZE];
@@ -50,6 +53,7 @@ struct launcher_reply {
 	uint32_t number;
 	int32_t pid;
 	int64_t took_us;
+	struct sandbox_copied copied;
 	struct error err; /* kind ERROR_NONE: done; then only what comes before `err` is sent */
 };
 

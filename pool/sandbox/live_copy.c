@@ -162,7 +162,8 @@ static int copy(struct live *live, struct error *err)
 		fault("live.thawed", err) < 0 || scratch_empty(spec->scratch_fd, err) < 0) {
 		return -(int)err->kind;
 	}
-	return spec->list_fd >= 0 ? live_list_write(&live->list, spec->list_fd, err) : 0;
+	return spec->list_fd >= 0 ? live_list_write(&live->list, spec->list_fd, spec->tree_fd, err)
+				  : 0;
 }
 
 static void live_done(struct live *live)
@@ -177,19 +178,19 @@ static void live_done(struct live *live)
 }
 
 int live_copy(
-	const struct live_copy_spec *spec, struct live_copy_report *ret_report, struct error *err)
+	const struct live_copy_spec *spec, struct sandbox_copied *ret_copied, struct error *err)
 {
 	CLEANUP(live_done) struct live live = {.spec = spec};
 	int64_t start_us = clock_mono_us();
 
 	live_index_init(&live.index);
 	live.buffer = xmalloc(LIVE_BUFFER_SIZE);
-	live_list_read(spec->previous_list_fd, &live.previous);
+	live_list_read(spec->previous_list_fd, spec->previous_fd, &live.previous);
 	if (copy(&live, err) < 0) {
 		return error_wrap(err, "copy what the sandbox has changed");
 	}
 	live.report.passes = live.pass;
 	live.report.total_us = clock_mono_us() - start_us;
-	*ret_report = live.report;
+	*ret_copied = live.report;
 	return 0;
 }

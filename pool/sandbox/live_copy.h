@@ -8,6 +8,7 @@
 #define HOB_POOL_SANDBOX_LIVE_COPY_H
 
 #include "base/error.h"
+#include "pool/sandbox/sandbox.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -33,21 +34,10 @@ struct live_copy_spec {
 	void *context;
 };
 
-struct live_copy_report {
-	uint64_t files; /* entries of the copy, folders too */
-	uint64_t bytes; /* apparent sizes of its regular files, hard links once */
-	uint64_t copied, linked, cloned; /* regular files by bytes, by link to the previous, by
-					    shared blocks */
-	uint64_t skipped; /* sockets, and devices that may not be made */
-	int64_t pause_us; /* frozen */
-	int64_t total_us;
-	uint32_t passes; /* the frozen one too */
-};
-
 /* Owners, modes, times, attributes, links, holes, whiteouts are as in the original; the marks that
  * tie an upper folder to its lower ones are not. The caller syncs. On failure the copy is unusable:
  * ERROR_NO_SPACE, ERROR_LIMIT, ERROR_IO, and whatever the callbacks give. */
 MUSTCHECK int live_copy(
-	const struct live_copy_spec *spec, struct live_copy_report *ret_report, struct error *err);
+	const struct live_copy_spec *spec, struct sandbox_copied *ret_copied, struct error *err);
 
 #endif

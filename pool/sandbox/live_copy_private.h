@@ -83,10 +83,10 @@ struct live_list {
 	size_t mapped_bytes;
 };
 uint64_t live_path_hash(uint64_t folder, const char *name);
-/* A list that is damaged, or not one, is an empty one. */
-void live_list_read(int fd, struct live_list *ret_list);
+/* One that is damaged, or not of the copy in tree_fd, is an empty one. */
+void live_list_read(int fd, int tree_fd, struct live_list *ret_list);
 bool live_list_has(const struct live_list *list, const struct live_line *line);
-MUSTCHECK int live_list_write(struct live_list *list, int fd, struct error *err);
+MUSTCHECK int live_list_write(struct live_list *list, int fd, int tree_fd, struct error *err);
 void live_list_done(struct live_list *list);
 
 /* Files that a process has mapped shared and writable, by what does not depend on the file system
@@ -129,7 +129,7 @@ static inline void live_work_add(struct live_work *work, const struct stat *stat
 
 struct live {
 	const struct live_copy_spec *spec;
-	struct live_copy_report report;
+	struct sandbox_copied report;
 	struct live_index index;
 	struct live_shares shares;
 	struct live_list previous, list;

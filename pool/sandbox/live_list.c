@@ -8,6 +8,7 @@
 #include "base/io.h"
 #include "base/memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <xxhash.h>
 
@@ -15,7 +16,32 @@
 
 struct list_head {
 	uint64_t magic, count, digest; /* XXH3 of the lines */
+	uint64_t inode; /* of the copy's own folder, with the time of its birth: whatever it is */
+	int64_t born_ns; /* called by now, it is that one */
 };
+
+static bool head_identify(struct list_head *head, int tree_fd)
+{
+	struct statx status;
+
+	if (statx(tree_fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &status) < 0 ||
+		(status.stx_mask & STATX_BTIME) == 0) {
+		return false;
+	}
+	head->inode = status.stx_ino;
+	head->born_ns = (int64_t)status.stx_btime.tv_sec * 1000000000 + status.stx_btime.tv_nsec;
+	return true;
+}
+
+static bool head_is_good(const struct list_head *head, uint64_t bytes, int tree_fd)
+{
+	struct list_head tree;
+
+	return head->magic == LIST_MAGIC && head_identify(&tree, tree_fd) &&
+	       head->inode == tree.inode && head->born_ns == tree.born_ns &&
+	       head->count == (bytes - sizeof(*head)) / sizeof(struct live_line) &&
+	       head->digest == XXH3_64bits(head + 1, head->count * sizeof(struct live_line));
+}
 
 uint64_t live_path_hash(uint64_t folder, const char *name)
 {
@@ -29,7 +55,7 @@ static int by_path(const void *a, const void *b)
 	return left->path < right->path ? -1 : left->path > right->path;
 }
 
-void live_list_read(int fd, struct live_list *ret_list)
+void live_list_read(int fd, int tree_fd, struct live_list *ret_list)
 {
 	const struct list_head *head;
 	struct stat status;
@@ -47,16 +73,13 @@ void live_list_read(int fd, struct live_list *ret_list)
 		return;
 	}
 	head = mapped;
-	if (head->magic != LIST_MAGIC ||
-		head->count !=
-			((uint64_t)status.st_size - sizeof(*head)) / sizeof(struct live_line) ||
-		head->digest != XXH3_64bits(head + 1, head->count * sizeof(struct live_line))) {
+	if (!head_is_good(head, (uint64_t)status.st_size, tree_fd)) {
 		munmap(mapped, (size_t)status.st_size);
 		return;
 	}
 	ret_list->mapped = mapped;
 	ret_list->mapped_bytes = (size_t)status.st_size;
-	ret_list->lines = (struct live_line *)((char *)mapped + sizeof(*head));
+	ret_list->lines = (struct live_line *)(void *)((char *)mapped + sizeof(*head));
 	ret_list->count = head->count;
 }
 
@@ -69,7 +92,7 @@ bool live_list_has(const struct live_list *list, const struct live_line *line)
 	return found != NULL && found->inode == line->inode && found->ctime_ns == line->ctime_ns;
 }
 
-int live_list_write(struct live_list *list, int fd, struct error *err)
+int live_list_write(struct live_list *list, int fd, int tree_fd, struct error *err)
 {
 	struct list_head head = {.magic = LIST_MAGIC, .count = list->count};
 	size_t bytes = list->count * sizeof(*list->lines);
@@ -78,6 +101,9 @@ int live_list_write(struct live_list *list, int fd, struct error *err)
 		qsort(list->lines, list->count, sizeof(*list->lines), by_path);
 	}
 	head.digest = XXH3_64bits(list->lines, bytes);
+	if (!head_identify(&head, tree_fd)) {
+		return 0; /* without a list, the next copy shares nothing */
+	}
 	if (io_write_full(fd, &head, sizeof(head), err) < 0 ||
 		io_write_full(fd, list->lines, bytes, err) < 0) {
 		return error_wrap(err, "write the list of copied files");

@@ -322,7 +322,7 @@ static bool is_current(
 static void count(struct live *live, const struct live_level *level, const char *name,
 	const struct live_entry *entry, const struct stat *status, bool mapped)
 {
-	struct live_copy_report *report = &live->report;
+	struct sandbox_copied *report = &live->report;
 
 	report->files++;
 	if (!S_ISREG(status->st_mode)) {
@@ -437,7 +437,7 @@ static int step(struct live *live, struct error *err)
 
 int live_pass(struct live *live, struct error *err)
 {
-	struct live_copy_report *report = &live->report;
+	struct sandbox_copied *report = &live->report;
 	int status;
 
 	live->pass++;

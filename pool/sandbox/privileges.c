@@ -89,15 +89,19 @@ static int capabilities_bound(struct error *err)
 	return 0;
 }
 
-static int capabilities_clear(struct error *err)
+int capabilities_limit(const int *kept, size_t count, struct error *err)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0, 0, 0}, {0, 0, 0}};
 
+	for (size_t i = 0; i < count; i++) {
+		data[CAP_TO_INDEX(kept[i])].effective |= CAP_TO_MASK(kept[i]);
+		data[CAP_TO_INDEX(kept[i])].permitted |= CAP_TO_MASK(kept[i]);
+	}
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 ||
 		syscall(SYS_capset, &header, data) < 0 ||
 		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
-		return error_sys(err, errno, "clear the capabilities");
+		return error_sys(err, errno, "limit the capabilities");
 	}
 	return 0;
 }
@@ -125,5 +129,5 @@ int privileges_drop(const struct config *config, struct error *err)
 		setresuid(uid, uid, uid) < 0) {
 		return error_sys(err, errno, "become user %s", config->user);
 	}
-	return capabilities_clear(err);
+	return capabilities_limit(NULL, 0, err);
 }

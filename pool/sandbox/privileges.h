@@ -5,6 +5,7 @@
 #include "base/error.h"
 
 #include <stdint.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 struct config;
@@ -16,5 +17,9 @@ MUSTCHECK int user_find(
  * /etc/subuid gives config->user. */
 MUSTCHECK int id_range_find(
 	const struct config *config, int64_t *ret_base, uint32_t *ret_slots, struct error *err);
+
+/* Keeps only these capabilities, for good; root stays root in name. Any number of them, NULL: none.
+ */
+MUSTCHECK int capabilities_limit(const int *kept, size_t count, struct error *err);
 
 #endif

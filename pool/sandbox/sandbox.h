@@ -97,6 +97,40 @@ void sandbox_seal(
 	struct launcher *launcher, const char *staging, sandbox_done_fn *fn, void *context);
 
 /*
+ * Copies what a running SANDBOX_SESSION has changed to staging/<staging>/tree, which must not be
+ * there yet, as of one instant: the sandbox is frozen only for what changed during the copying, and
+ * for 5 s at the most (ERROR_TIMEOUT then). A frozen one stays frozen. Then the staging folder,
+ * which is synced and holds nothing else, may be given to layer_seal with the ids of the sandbox's
+ * slot; after a failure it is to be thrown away. previous_layer: the layer that the copy before
+ * this one of the same sandbox has become, so that unchanged files are stored once; 0: none. It
+ * must stay until the reply, and nobody may freeze, thaw or destroy the sandbox until then.
+ * ERROR_BUSY: one is being taken already, or it does not freeze; ERROR_CONFLICT: it ended or was
+ * thawed under way.
+ */
+struct sandbox_copied {
+	uint64_t files; /* entries of the copy, folders too */
+	uint64_t bytes; /* apparent sizes of its regular files, hard links once */
+	uint64_t copied, linked, cloned; /* regular files by bytes, by link to the previous copy, by
+					    shared blocks */
+	uint64_t skipped; /* sockets, and devices that may not be made */
+	int64_t pause_us; /* frozen */
+	int64_t total_us;
+	uint32_t passes; /* the frozen one too */
+};
+typedef void sandbox_copied_fn(
+	void *context, const struct sandbox_copied *copied, const struct error *err);
+void sandbox_snapshot(struct launcher *launcher, const char *id, const char *staging,
+	int64_t previous_layer, sandbox_copied_fn *fn, void *context);
+/*
+ * As sandbox_destroy, but what it has changed becomes staging/<staging>/tree, by rename, sealed as
+ * by sandbox_seal: for layer_seal, with the ids of its slot. ERROR_BUSY: not gone yet, ask again,
+ * with the same staging folder; whatever step failed, asking again goes on. Giving up:
+ * sandbox_destroy. ERROR_NOT_FOUND: there is nothing to keep.
+ */
+void sandbox_keep(struct launcher *launcher, const char *id, const char *staging,
+	sandbox_done_fn *fn, void *context);
+
+/*
  * For trees that hob-build writes itself with owners (tar bases): makes staging/<staging>/tree
  * owned by the first id of `slot`, and gives a user namespace with that range, which the caller's
  * process may setns() into. The descriptor is the receiver's.

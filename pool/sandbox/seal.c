@@ -44,7 +44,7 @@ static int probe_once(int folder_fd, int tree_fd, struct error *err)
 	return status;
 }
 
-static int probe(int folder_fd, int tree_fd, const char *staging, struct error *err)
+static int probe(int folder_fd, int tree_fd, const char *name, struct error *err)
 {
 	int64_t deadline_ms = clock_mono_ms() + PROBE_MS;
 
@@ -54,14 +54,13 @@ static int probe(int folder_fd, int tree_fd, const char *staging, struct error *
 
 		if (io_remove_tree(folder_fd, "probe", &cleaning) < 0) {
 			error_copy(err, &cleaning);
-			return error_wrap(err, "staging/%s", staging);
+			return error_wrap(err, "%s", name);
 		}
 		if (status == 0 || err->sys != EBUSY) {
 			return status;
 		}
 		if (clock_mono_ms() >= deadline_ms) {
-			return error_set(
-				err, ERROR_BUSY, "something still writes to staging/%s", staging);
+			return error_set(err, ERROR_BUSY, "something still writes to %s", name);
 		}
 		*err = ERROR_INIT;
 		usleep(PROBE_AGAIN_US);
@@ -122,9 +121,9 @@ static int strip_folder(DIR *dir, size_t depth, struct error *err)
 	return 0;
 }
 
-static int strip(int folder_fd, struct error *err)
+static int strip(int folder_fd, const char *tree, struct error *err)
 {
-	int status = strip_below(folder_fd, "tree", 0, err);
+	int status = strip_below(folder_fd, tree, 0, err);
 
 	if (chdir("/") < 0 && status == 0) {
 		return error_sys(err, errno, "chdir");
@@ -150,11 +149,67 @@ int seal_layer(const struct places *places, const char *staging, struct error *e
 	if (fault != 0) {
 		return error_sys(err, fault, "seal staging/%s", staging);
 	}
-	if (io_remove_tree(folder, "work", err) < 0 || strip(folder, err) < 0) {
+	if (io_remove_tree(folder, "work", err) < 0 || strip(folder, "tree", err) < 0) {
 		return error_wrap(err, "seal staging/%s", staging);
 	}
 	if (syncfs(tree) < 0) {
 		return error_sys(err, errno, "sync staging/%s", staging);
 	}
 	return 0;
+}
+
+/* True if an earlier try got as far as the rename. */
+static bool is_kept(int staging_fd, struct error *err)
+{
+	struct stat status;
+
+	if (err->kind != ERROR_NOT_FOUND ||
+		fstatat(staging_fd, "tree", &status, AT_SYMLINK_NOFOLLOW) < 0) {
+		return false;
+	}
+	*err = ERROR_INIT;
+	return true;
+}
+
+static int upper_move(int folder_fd, int staging_fd, const char *id, struct error *err)
+{
+	int fault = fault_point("keep.sealed");
+
+	if (fault != 0) {
+		return error_sys(err, fault, "keep sandboxes/%s", id);
+	}
+	if (renameat2(folder_fd, "upper", staging_fd, "tree", RENAME_NOREPLACE) < 0) {
+		return error_sys(err, errno, "keep sandboxes/%s", id);
+	}
+	fault = fault_point("keep.renamed");
+	return fault == 0 ? 0 : error_sys(err, fault, "keep sandboxes/%s", id);
+}
+
+/* All that may take long or fail comes before the rename, so that what was not kept is where it
+ * was. */
+int seal_upper(const struct places *places, const char *id, const char *staging, struct error *err)
+{
+	CLEANUP(close_p)
+	int to = io_open_beneath(places->staging_fd, staging, O_RDONLY | O_DIRECTORY, 0, err);
+	CLEANUP(close_p) int folder = -1;
+	CLEANUP(close_p) int upper = -1;
+
+	if (to < 0) {
+		return error_wrap(err, "staging/%s", staging);
+	}
+	folder = io_open_beneath(places->sandboxes_fd, id, O_RDONLY | O_DIRECTORY, 0, err);
+	upper = folder < 0 ? -1 : io_open_beneath(folder, "upper", O_RDONLY | O_DIRECTORY, 0, err);
+	if (upper < 0) {
+		return is_kept(to, err) ? 0 : error_wrap(err, "sandboxes/%s", id);
+	}
+	if (probe(folder, upper, id, err) < 0) {
+		return -(int)err->kind;
+	}
+	if (strip(folder, "upper", err) < 0) {
+		return error_wrap(err, "seal sandboxes/%s", id);
+	}
+	if (syncfs(upper) < 0) {
+		return error_sys(err, errno, "sync sandboxes/%s", id);
+	}
+	return upper_move(folder, to, id, err);
 }

@@ -26,10 +26,15 @@ static int room_fd(const struct places *places, const char *room)
 static void job_do(enum worker_kind kind, const struct places *places, const struct worker_job *job,
 	struct worker_answer *answer)
 {
-	int status = kind == WORKER_SEAL
-			     ? seal_layer(places, job->name, &answer->err)
-			     : io_remove_tree(room_fd(places, job->room), job->name, &answer->err);
+	int status;
 
+	if (kind == WORKER_REMOVE) {
+		status = io_remove_tree(room_fd(places, job->room), job->name, &answer->err);
+	} else if (streq(job->room, "sandboxes")) {
+		status = seal_upper(places, job->name, job->staging, &answer->err);
+	} else {
+		status = seal_layer(places, job->name, &answer->err);
+	}
 	if (status < 0 && job->number == 0) {
 		log_failure("launcher.remove_failed", &answer->err, "room", job->room, "name",
 			job->name);

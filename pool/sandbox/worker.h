@@ -23,8 +23,9 @@ struct worker {
 
 struct worker_job {
 	uint32_t number; /* comes back; 0: nobody waits for the end */
-	char room[16]; /* of the store, for a removal */
+	char room[16]; /* of the store, for a removal; "sandboxes" for a seal_upper */
 	char name[NAME_MAX_LENGTH + 24];
+	char staging[NAME_MAX_LENGTH + 24]; /* for a seal_upper */
 };
 
 struct worker_answer {
@@ -42,5 +43,8 @@ MUSTCHECK bool worker_receive(struct worker *worker, struct worker_answer *ret_a
 
 /* What the sealing one does; see sandbox_seal. */
 MUSTCHECK int seal_layer(const struct places *places, const char *staging, struct error *err);
+/* And what it does of a sandbox_keep: the sandbox is dead. */
+MUSTCHECK int seal_upper(
+	const struct places *places, const char *id, const char *staging, struct error *err);
 
 #endif

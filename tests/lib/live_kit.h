@@ -24,7 +24,7 @@ struct live_kit {
 	void (*before_freeze)(struct live_kit *kit); /* NULL: nothing */
 	void *context;
 	bool with_previous; /* previous/ and its list are given */
-	struct live_copy_report report;
+	struct sandbox_copied report;
 	struct error err;
 };
 

@@ -253,6 +253,29 @@ static void on_built(void *context, pid_t pid, int pidfd, const struct error *er
 	answered(kit, err);
 }
 
+static void on_copied(void *context, const struct sandbox_copied *copied, const struct error *err)
+{
+	struct sandbox_kit *kit = context;
+
+	kit->copied = copied != NULL ? *copied : (struct sandbox_copied){.files = 0};
+	answered(kit, err);
+}
+
+int kit_snapshot(
+	struct sandbox_kit *kit, const char *id, const char *staging, int64_t previous_layer)
+{
+	kit->waiting = true;
+	sandbox_snapshot(kit->launcher, id, staging, previous_layer, on_copied, kit);
+	return answer_wait(kit);
+}
+
+int kit_keep(struct sandbox_kit *kit, const char *id, const char *staging)
+{
+	kit->waiting = true;
+	sandbox_keep(kit->launcher, id, staging, on_done, kit);
+	return answer_wait(kit);
+}
+
 int kit_destroy(struct sandbox_kit *kit, const char *id)
 {
 	kit->waiting = true;

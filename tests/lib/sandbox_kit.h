@@ -28,6 +28,7 @@ struct sandbox_kit {
 	bool waiting; /* for the answer below */
 	struct error err;
 	struct sandbox_created created;
+	struct sandbox_copied copied;
 	int fd;
 	struct init_client *clients[KIT_BOXES_MAX]; /* for a test that fails half-way */
 };
@@ -75,6 +76,9 @@ int kit_destroy(struct sandbox_kit *kit, const char *id);
 int kit_freeze(struct sandbox_kit *kit, const char *id);
 int kit_thaw(struct sandbox_kit *kit, const char *id);
 int kit_seal(struct sandbox_kit *kit, const char *staging);
+int kit_snapshot(
+	struct sandbox_kit *kit, const char *id, const char *staging, int64_t previous_layer);
+int kit_keep(struct sandbox_kit *kit, const char *id, const char *staging);
 int kit_prepare(struct sandbox_kit *kit, const char *staging, uint32_t slot, int *ret_fd);
 int kit_remove(struct sandbox_kit *kit, const char *room, const char *name);
 int kit_build(struct sandbox_kit *kit, const char *environment, pid_t *ret_pid, int *ret_pidfd);
