@@ -120,12 +120,16 @@ static struct entry *entry_from_record(
 
 static void adopt_record(struct manager *manager, struct entry_record *record)
 {
-	CLEANUP(free_p) char *name = xasprintf("img-%" PRId64, record->image_id);
+	bool restored = record->snapshot_id != 0;
+	CLEANUP(free_p)
+	char *name = restored ? xasprintf("snap-%" PRId64, record->snapshot_id)
+			      : xasprintf("img-%" PRId64, record->image_id);
 	enum entry_state was = record->state;
 	struct error err = ERROR_INIT;
 	struct pool_image *image = NULL;
 	struct entry *entry;
-	int status = pool_image_find(manager, name, &image, &err);
+	int status = restored ? pool_snapshot_find(manager, name, &image, &err)
+			      : pool_image_find(manager, name, &image, &err);
 
 	entry = entry_from_record(manager, record, image);
 	pool_image_put(image);

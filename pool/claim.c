@@ -77,16 +77,21 @@ static int take(struct entry *entry, struct claim_spec *spec, struct error *err)
 static void finish(struct pool *pool, struct entry *entry, enum cold_reason reason,
 	int64_t started_us, claim_done_fn *fn, void *context)
 {
-	struct claim_result result = {
-		.entry = entry, .reason = reason, .took_us = clock_mono_us() - started_us};
+	struct claim_result result = {.entry = entry,
+		.reason = reason,
+		.restored = entry->image->snapshot_id != 0,
+		.took_us = clock_mono_us() - started_us};
 
-	if (reason == COLD_NONE) {
+	if (reason == COLD_NONE && !result.restored) {
 		pool->hits++;
 		manager_claimed(pool->manager);
 	}
 	log_info("sandbox.claimed", "sandbox", entry->record.id, "environment", pool->name,
-		"source", reason == COLD_NONE ? "warm" : "cold", "reason", cold_reason_name(reason),
-		"us", result.took_us);
+		"source",
+		result.restored       ? "restored"
+		: reason == COLD_NONE ? "warm"
+				      : "cold",
+		"reason", cold_reason_name(reason), "us", result.took_us);
 	fn(context, &result, NULL);
 }
 
@@ -129,7 +134,9 @@ static struct claim *claim_wait(struct pool *pool, struct pool_image *image,
 	claim->context = context;
 	*(pool->claims_last != NULL ? &pool->claims_last->next : &pool->claims_first) = claim;
 	pool->claims_last = claim;
-	pool->misses[reason]++;
+	if (reason != COLD_NONE) {
+		pool->misses[reason]++;
+	}
 	return claim;
 }
 
@@ -293,6 +300,9 @@ static struct entry *find_ready(const struct pool *pool, const struct pool_image
 
 static enum cold_reason cold_reason_of(const struct pool *pool, const struct pool_image *image)
 {
+	if (image->snapshot_id != 0) {
+		return COLD_NONE; /* there is no warm restore to have missed */
+	}
 	if (pool->conf == NULL) {
 		return COLD_DRAINING;
 	}
@@ -332,10 +342,13 @@ static int choose(struct manager *manager, const struct claim_spec *spec, struct
 {
 	int status;
 
-	if (spec->image == NULL) {
+	if (spec->image == NULL && spec->snapshot == NULL) {
 		return choose_by_environment(manager, spec->environment, ret_pool, ret_image, err);
 	}
-	if ((status = pool_image_find(manager, spec->image, ret_image, err)) < 0) {
+	status = spec->snapshot != NULL
+			 ? pool_snapshot_find(manager, spec->snapshot, ret_image, err)
+			 : pool_image_find(manager, spec->image, ret_image, err);
+	if (status < 0) {
 		return status;
 	}
 	*ret_pool = manager_pool_add(manager, (*ret_image)->environment);

@@ -12,7 +12,8 @@
 
 struct claim_spec {
 	const char *environment; /* or */
-	const char *image; /* "img-3" */
+	const char *image; /* "img-3", or */
+	const char *snapshot; /* "snap-4" or a tag */
 	char **env; /* KEY=value; NULL: none; the claim takes it */
 	json_t *metadata; /* NULL: none; the claim takes it */
 	int64_t timeout_ms; /* 0: none */
@@ -21,7 +22,8 @@ struct claim_spec {
 
 struct claim_result {
 	struct entry *entry;
-	enum cold_reason reason; /* COLD_NONE: it was warm */
+	enum cold_reason reason; /* COLD_NONE: it was warm, or restored as was asked */
+	bool restored;
 	int64_t took_us;
 };
 

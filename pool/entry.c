@@ -38,6 +38,7 @@ struct entry *entry_new(struct pool *pool, struct pool_image *image)
 	entry->next_exec = 1;
 	entry->record.state = ENTRY_GONE;
 	entry->record.image_id = image != NULL ? image->id : 0;
+	entry->record.snapshot_id = image != NULL ? image->snapshot_id : 0;
 	memcpy(entry->record.environment, pool->name, sizeof(entry->record.environment));
 	entry->timer = loop_timer_new(pool->manager->loop, entry_on_timer, entry);
 	return entry;

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "pool/manager.h"
+#include "snapshots/snapshot.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -65,14 +66,54 @@ static void pool_image_free(struct pool_image *image)
 }
 DEFINE_CLEANUP(pool_image_free_p, struct pool_image, pool_image_free)
 
-static struct pool_image *find_loaded(const struct manager *manager, int64_t id)
+static struct pool_image *find_loaded(
+	const struct manager *manager, int64_t id, int64_t snapshot_id)
 {
 	for (struct pool_image *image = manager->images; image != NULL; image = image->next) {
-		if (image->id == id) {
+		if (image->snapshot_id == snapshot_id && (snapshot_id != 0 || image->id == id)) {
 			return image;
 		}
 	}
 	return NULL;
+}
+
+static int lease(struct pool_image *image, struct error *err)
+{
+	struct store *store = image->manager->store;
+
+	return image->snapshot_id != 0
+		       ? snapshot_lease(store, image->snapshot_id, LEASE_HOLDER, err)
+		       : image_lease(store, image->id, LEASE_HOLDER, err);
+}
+
+static int unlease(struct pool_image *image, struct error *err)
+{
+	struct store *store = image->manager->store;
+
+	return image->snapshot_id != 0
+		       ? snapshot_unlease(store, image->snapshot_id, LEASE_HOLDER, err)
+		       : image_unlease(store, image->id, LEASE_HOLDER, err);
+}
+
+/* Copies what images and snapshots have alike, without a lease. */
+static int fill(struct pool_image *image, const struct image *about, struct error *err)
+{
+	image->id = about->id;
+	image->created_ms = about->created_ms;
+	snprintf(image->environment, sizeof(image->environment), "%s", about->environment);
+	snprintf(image->commit, sizeof(image->commit), "%s", about->commit);
+	image->layers = xcalloc(about->layer_count, sizeof(*image->layers));
+	memcpy(image->layers, about->layers, about->layer_count * sizeof(*image->layers));
+	image->layer_count = about->layer_count;
+	return manifest_parse(about->manifest != NULL ? about->manifest : "{}", &image->env,
+		&image->user, &image->cwd, err);
+}
+
+static struct pool_image *enlist(struct pool_image *image)
+{
+	image->next = image->manager->images;
+	image->manager->images = image;
+	return image;
 }
 
 static int load(struct manager *manager, const struct image *about, struct pool_image **ret_image,
@@ -82,38 +123,31 @@ static int load(struct manager *manager, const struct image *about, struct pool_
 	int status;
 
 	image->manager = manager;
-	image->id = about->id;
-	image->created_ms = about->created_ms;
-	snprintf(image->environment, sizeof(image->environment), "%s", about->environment);
-	snprintf(image->commit, sizeof(image->commit), "%s", about->commit);
-	image->layers = xcalloc(about->layer_count, sizeof(*image->layers));
-	memcpy(image->layers, about->layers, about->layer_count * sizeof(*image->layers));
-	image->layer_count = about->layer_count;
-	if ((status = manifest_parse(about->manifest != NULL ? about->manifest : "{}", &image->env,
-		     &image->user, &image->cwd, err)) < 0 ||
-		(status = image_lease(manager->store, image->id, LEASE_HOLDER, err)) < 0) {
+	if ((status = fill(image, about, err)) < 0 || (status = lease(image, err)) < 0) {
 		return error_wrap(err, "image img-%" PRId64, about->id);
 	}
-	image->next = manager->images;
-	manager->images = image;
-	*ret_image = steal_ptr(image);
+	*ret_image = enlist(steal_ptr(image));
 	return 0;
 }
 
 /* "img-3" and "3" are looked up among those loaded first: no catalog for the common claim. */
-static struct pool_image *find_loaded_name(const struct manager *manager, const char *name)
+static struct pool_image *find_loaded_name(
+	const struct manager *manager, const char *prefix, const char *name)
 {
-	const char *digits = str_starts(name, "img-") ? name + 4 : name;
+	const char *digits = str_starts(name, prefix) ? name + strlen(prefix) : name;
 	char *end = NULL;
 	long long id = strtoll(digits, &end, 10);
 
-	return *digits >= '1' && *digits <= '9' && *end == '\0' ? find_loaded(manager, id) : NULL;
+	if (*digits < '1' || *digits > '9' || *end != '\0') {
+		return NULL;
+	}
+	return streq(prefix, "snap-") ? find_loaded(manager, 0, id) : find_loaded(manager, id, 0);
 }
 
 int pool_image_find(
 	struct manager *manager, const char *name, struct pool_image **ret_image, struct error *err)
 {
-	struct pool_image *image = find_loaded_name(manager, name);
+	struct pool_image *image = find_loaded_name(manager, "img-", name);
 	struct image about = {0};
 	int status;
 
@@ -121,7 +155,7 @@ int pool_image_find(
 		if ((status = image_find(manager->store, name, &about, err)) < 0) {
 			return status;
 		}
-		image = find_loaded(manager, about.id);
+		image = find_loaded(manager, about.id, 0);
 		if (image == NULL && (status = load(manager, &about, &image, err)) < 0) {
 			image_done(&about);
 			return status;
@@ -129,6 +163,71 @@ int pool_image_find(
 		image_done(&about);
 	}
 	*ret_image = pool_image_ref(image);
+	return 0;
+}
+
+/* ---- snapshots ---- */
+
+/* The lease first, then the list of layers: from then on a flattening leaves that list in place. */
+static int read_leased(
+	struct manager *manager, int64_t id, struct pool_image *image, struct error *err)
+{
+	CLEANUP(free_p) char *name = xasprintf("snap-%" PRId64, id);
+	struct snapshot about = {0};
+	int status;
+
+	image->manager = manager;
+	image->snapshot_id = id;
+	if ((status = lease(image, err)) < 0) {
+		return status;
+	}
+	status = snapshot_find(manager->store, name, &about, err);
+	if (status == 0) {
+		struct image alike = {.id = about.image_id,
+			.created_ms = about.created_ms,
+			.manifest = about.manifest,
+			.layers = about.layers,
+			.layer_count = about.layer_count};
+
+		memcpy(alike.environment, about.environment, sizeof(alike.environment));
+		memcpy(alike.commit, about.commit, sizeof(alike.commit));
+		status = fill(image, &alike, err);
+	}
+	snapshot_done(&about);
+	if (status < 0) {
+		struct error ignored = ERROR_INIT;
+
+		error_wrap(err, "snapshot %s", name);
+		(void)!unlease(image, &ignored);
+	}
+	return status;
+}
+
+int pool_snapshot_find(
+	struct manager *manager, const char *name, struct pool_image **ret_image, struct error *err)
+{
+	struct pool_image *found = find_loaded_name(manager, "snap-", name);
+	CLEANUP(pool_image_free_p) struct pool_image *image = NULL;
+	struct snapshot about = {0};
+	int64_t id;
+	int status;
+
+	if (found == NULL) {
+		if ((status = snapshot_find(manager->store, name, &about, err)) < 0) {
+			return status;
+		}
+		id = about.id;
+		snapshot_done(&about);
+		found = find_loaded(manager, 0, id);
+		if (found == NULL) {
+			image = xcalloc(1, sizeof(*image));
+			if ((status = read_leased(manager, id, image, err)) < 0) {
+				return status;
+			}
+			found = enlist(steal_ptr(image));
+		}
+	}
+	*ret_image = pool_image_ref(found);
 	return 0;
 }
 
@@ -152,21 +251,30 @@ void pool_image_put(struct pool_image *image)
 		}
 	}
 	/* An image that is gone already has no lease either. */
-	if (!image->manager->closing &&
-		image_unlease(image->manager->store, image->id, LEASE_HOLDER, &err) < 0 &&
-		err.kind != ERROR_NOT_FOUND) {
-		log_failure("image.unlease_failed", &err, "image", image->id);
+	if (!image->manager->closing && unlease(image, &err) < 0 && err.kind != ERROR_NOT_FOUND) {
+		log_failure("image.unlease_failed", &err, "image", image->id, "snapshot",
+			image->snapshot_id);
 	}
 	pool_image_free(image);
 }
 
 int pool_images_lease(struct manager *manager, struct error *err)
 {
-	CLEANUP(free_p) int64_t *ids = NULL;
-	size_t count = 0, room = 0;
+	CLEANUP(free_p) int64_t *images = NULL;
+	CLEANUP(free_p) int64_t *snapshots = NULL;
+	size_t image_count = 0, image_room = 0, snapshot_count = 0, snapshot_room = 0;
+	int status;
 
 	for (struct pool_image *image = manager->images; image != NULL; image = image->next) {
-		*array_add(&ids, &count, &room) = image->id;
+		if (image->snapshot_id != 0) {
+			*array_add(&snapshots, &snapshot_count, &snapshot_room) =
+				image->snapshot_id;
+		} else {
+			*array_add(&images, &image_count, &image_room) = image->id;
+		}
 	}
-	return image_leases_keep(manager->store, LEASE_HOLDER, ids, count, err);
+	status = image_leases_keep(manager->store, LEASE_HOLDER, images, image_count, err);
+	return status < 0 ? status
+			  : snapshot_leases_keep(
+				    manager->store, LEASE_HOLDER, snapshots, snapshot_count, err);
 }

@@ -1,5 +1,6 @@
-/* An image as long as sandboxes stand on it or it is a head: read once from the catalog, leased so
- * that nobody removes it, shared by count. */
+/* An image or a snapshot as long as sandboxes stand on it or it is a head: read once from the
+ * catalog, leased so that nobody removes it, shared by count. A snapshot's manifest is that of the
+ * image it descends from. */
 #ifndef HOB_POOL_IMAGE_H
 #define HOB_POOL_IMAGE_H
 
@@ -15,7 +16,8 @@ struct pool_image {
 	struct manager *manager;
 	struct pool_image *next;
 	size_t users;
-	int64_t id;
+	int64_t id; /* of the image; of a snapshot's too, 0: imported without one */
+	int64_t snapshot_id; /* 0: the image itself */
 	char environment[65];
 	char commit[COMMIT_TEXT_SIZE];
 	int64_t created_ms;
@@ -33,9 +35,12 @@ struct pool_image {
  */
 MUSTCHECK int pool_image_find(struct manager *manager, const char *name,
 	struct pool_image **ret_image, struct error *err);
+/* The same for a snapshot, by "snap-4", "4" or a tag. */
+MUSTCHECK int pool_snapshot_find(struct manager *manager, const char *name,
+	struct pool_image **ret_image, struct error *err);
 struct pool_image *pool_image_ref(struct pool_image *image);
 void pool_image_put(struct pool_image *image); /* NULL is fine */
-/* At start: exactly the images in use stay leased. */
+/* At start: exactly the images and snapshots in use stay leased. */
 MUSTCHECK int pool_images_lease(struct manager *manager, struct error *err);
 
 /* What a manifest says, into env, user and cwd. ERROR_CORRUPT. */

@@ -130,6 +130,15 @@ void entry_release(struct entry *entry, const char *reason)
 
 /* ---- failures on the way ---- */
 
+/* What a snapshot does wrong is not the pool's fault, which goes on with its head. */
+static void creation_counts(
+	const struct pool_image *image, struct pool *pool, const struct error *err)
+{
+	if (image == NULL || image->snapshot_id == 0) {
+		pool_failed(pool, err);
+	}
+}
+
 static void creation_failed(struct entry *entry, const struct error *err)
 {
 	struct pool *pool = entry->pool;
@@ -137,7 +146,7 @@ static void creation_failed(struct entry *entry, const struct error *err)
 	log_failure("sandbox.create_failed", err, "sandbox", entry->record.id, "environment",
 		pool->name);
 	if (entry->adopt_as == ENTRY_GONE) {
-		pool_failed(pool, err);
+		creation_counts(entry->image, pool, err);
 		claims_creation_failed(pool, entry->image, err);
 	}
 	entry_release(entry, "creation failed");
@@ -307,7 +316,7 @@ void entry_create(struct pool *pool, struct pool_image *image)
 		log_failure("sandbox.create_failed", &err, "environment", pool->name);
 		entry->record.state = ENTRY_GONE;
 		entry_free(entry);
-		pool_failed(pool, &err);
+		creation_counts(image, pool, &err);
 		claims_creation_failed(pool, image, &err);
 		return;
 	}

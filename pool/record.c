@@ -83,6 +83,10 @@ bool entry_record_format(const struct entry_record *record, struct buffer *line)
 	CLEANUP(free_p) char *text = NULL;
 	size_t before = line->length;
 
+	if (record->snapshot_id != 0) {
+		json_object_set_new(
+			json, "snapshot", json_integer((json_int_t)record->snapshot_id));
+	}
 	if (record->env != NULL) {
 		json_object_set_new(json, "env", json_from_strv(record->env));
 	}
@@ -108,7 +112,8 @@ static int read_numbers(const json_t *json, struct entry_record *record, struct 
 		int64_t lowest, highest;
 		int64_t *to;
 	} rows[] = {
-		{"image", 1, INT64_MAX, &record->image_id},
+		{"image", 0, INT64_MAX, &record->image_id},
+		{"snapshot", 0, INT64_MAX, &record->snapshot_id},
 		{"slot", 0, UINT32_MAX, &slot},
 		{"pid", 0, INT32_MAX, &pid},
 		{"pid_start", 0, INT64_MAX, &pid_start},
@@ -128,7 +133,8 @@ static int read_numbers(const json_t *json, struct entry_record *record, struct 
 			return status;
 		}
 	}
-	if (slot < 0 || record->image_id == 0 || record->created_ms == 0) {
+	if (slot < 0 || (record->image_id == 0 && record->snapshot_id == 0) ||
+		record->created_ms == 0) {
 		return error_set(err, ERROR_CORRUPT, "slot, image or created_ms is missing");
 	}
 	record->slot = (uint32_t)slot;

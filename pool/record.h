@@ -36,7 +36,8 @@ struct entry_record {
 	char id[ID_SIZE];
 	enum entry_state state;
 	char environment[NAME_MAX_LENGTH + 1];
-	int64_t image_id;
+	int64_t image_id; /* 0: of a snapshot that was imported without its image */
+	int64_t snapshot_id; /* that it was restored from; 0: none */
 	uint32_t slot;
 	pid_t pid;
 	uint64_t pid_start; /* of /proc/<pid>/stat: tells a reused pid */

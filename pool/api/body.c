@@ -81,20 +81,27 @@ void claim_body_done(struct claim_body *body)
 static int read_claim(const json_t *json, struct claim_body *body, struct error *err)
 {
 	static const char *const keys[] = {
-		"environment", "image", "env", "timeout_s", "idle_s", "metadata", NULL};
+		"environment", "image", "snapshot", "env", "timeout_s", "idle_s", "metadata", NULL};
 	int status;
 
 	if ((status = json_check_keys(json, keys, err)) < 0 ||
 		(status = json_get_str(json, "environment", &body->environment, err)) < 0 ||
 		(status = json_get_str(json, "image", &body->image, err)) < 0 ||
+		(status = json_get_str(json, "snapshot", &body->snapshot, err)) < 0 ||
 		(status = json_get_int(json, "timeout_s", 0, SECONDS_MAX, &body->timeout_s, err)) <
 			0 ||
 		(status = json_get_int(json, "idle_s", 0, SECONDS_MAX, &body->idle_s, err)) < 0 ||
 		(status = read_metadata(json, &body->metadata, err)) < 0) {
 		return status;
 	}
-	if ((body->environment == NULL) == (body->image == NULL)) {
-		return error_set(err, ERROR_INVALID, "give either \"environment\" or \"image\"");
+	if ((body->environment != NULL) + (body->image != NULL) + (body->snapshot != NULL) != 1) {
+		return error_set(err, ERROR_INVALID,
+			"give either \"environment\" or \"image\" or \"snapshot\"");
+	}
+	if (body->snapshot != NULL && !name_is_valid(body->snapshot)) {
+		return error_set(err, ERROR_INVALID,
+			"\"snapshot\" must be an id like \"snap-4\" or a tag, not \"%s\"",
+			body->snapshot);
 	}
 	if (body->environment != NULL && !name_is_valid(body->environment)) {
 		return error_set(err, ERROR_INVALID, "\"environment\" is not a name: \"%s\"",

@@ -20,8 +20,9 @@
 #define TERMINAL_SIDE_MAX 4096
 
 struct claim_body {
-	const char *environment; /* exactly one of the two */
+	const char *environment; /* exactly one of the three */
 	const char *image;
+	const char *snapshot;
 	char **env; /* NULL: none */
 	json_t *metadata; /* borrowed; NULL: none */
 	int64_t timeout_s; /* 0: none */

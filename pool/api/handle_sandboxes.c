@@ -51,22 +51,29 @@ static int64_t behind_s(const struct entry *entry)
 static void on_claimed(void *context, const struct claim_result *result, const struct error *err)
 {
 	struct http_request *request = context;
-	json_t *json;
-	bool cold;
 
 	http_request_work_done(request);
 	if (err != NULL) {
 		http_reply_error(request, err);
 		return;
 	}
-	cold = result->reason != COLD_NONE;
-	json = entry_to_json(result->entry);
-	json_object_set_new(json, "source", json_string(cold ? "cold" : "warm"));
+	http_reply_json(request, MHD_HTTP_CREATED, claim_to_json(result));
+}
+
+json_t *claim_to_json(const struct claim_result *result)
+{
+	bool cold = result->reason != COLD_NONE;
+	json_t *json = entry_to_json(result->entry);
+
+	json_object_set_new(json, "source",
+		json_string(result->restored ? "restored"
+			    : cold           ? "cold"
+					     : "warm"));
 	json_object_set_new(
 		json, "reason", cold ? json_string(cold_reason_name(result->reason)) : json_null());
 	json_object_set_new(json, "took_us", json_integer((json_int_t)result->took_us));
 	json_object_set_new(json, "behind_s", json_integer((json_int_t)behind_s(result->entry)));
-	http_reply_json(request, MHD_HTTP_CREATED, json);
+	return json;
 }
 
 static void on_claimer_gone(void *work)
@@ -78,6 +85,7 @@ static void start_claim(struct http_request *request, struct claim_body *body)
 {
 	struct claim_spec spec = {.environment = body->environment,
 		.image = body->image,
+		.snapshot = body->snapshot,
 		.env = steal_ptr(body->env),
 		.metadata = json_incref(body->metadata),
 		.timeout_ms = body->timeout_s * 1000,

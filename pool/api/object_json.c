@@ -89,15 +89,27 @@ void json_set_bytes(
 	json_object_set_new(object, key, text);
 }
 
+json_t *json_numbered(const char *prefix, int64_t id)
+{
+	char text[32];
+
+	if (id == 0) {
+		return json_null();
+	}
+	snprintf(text, sizeof(text), "%s%" PRId64, prefix, id);
+	return json_string(text);
+}
+
 json_t *entry_to_json(const struct entry *entry)
 {
 	const struct entry_record *record = &entry->record;
 	const struct pool_image *image = entry->image;
-	char image_name[32];
 
-	snprintf(image_name, sizeof(image_name), "img-%" PRId64, record->image_id);
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:I, s:o, s:o, s:s, s:s, s:I}",
-		"id", record->id, "environment", record->environment, "image", image_name, "commit",
+	return json_pack(
+		"{s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:I, s:o, s:o, s:s, s:s, s:I}", "id",
+		record->id, "environment", record->environment, "image",
+		json_numbered("img-", record->image_id), "snapshot",
+		json_numbered("snap-", record->snapshot_id), "commit",
 		image != NULL ? image->commit : "", "state", entry_state_name(record->state),
 		"created_at", json_time(record->created_ms), "claimed_at",
 		json_time(record->claimed_ms), "expires_at", json_time(entry_expires_ms(entry)),

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 struct buffer;
+struct claim_result;
 struct entry;
 struct error;
 struct pool;
@@ -15,6 +16,8 @@ struct run;
 
 /* Text from outside, whatever its bytes: what is not UTF-8 becomes U+FFFD. */
 json_t *json_string_safe(const char *text);
+/* "img-3", or null for 0. */
+json_t *json_numbered(const char *prefix, int64_t id);
 /* RFC 3339, or null for 0. */
 json_t *json_time(int64_t real_ms);
 /* Sets `key` to bytes of output: text, or base64 with `key`_encoding beside it. */
@@ -22,6 +25,8 @@ void json_set_bytes(
 	json_t *object, const char *key, const char *encoding_key, const void *data, size_t length);
 
 json_t *entry_to_json(const struct entry *entry);
+/* The reply to a claim: the sandbox, and how it was come by. handle_sandboxes.c */
+json_t *claim_to_json(const struct claim_result *result);
 json_t *run_to_json(const struct run *run);
 json_t *runs_to_json(const struct entry *entry);
 /* How an ended command ended; `output` with what is kept of its output. */

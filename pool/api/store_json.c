@@ -9,17 +9,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-static json_t *numbered(const char *prefix, int64_t id)
-{
-	char text[32];
-
-	if (id == 0) {
-		return json_null();
-	}
-	snprintf(text, sizeof(text), "%s%" PRId64, prefix, id);
-	return json_string(text);
-}
-
 /* ---- pools ---- */
 
 static json_t *misses_to_json(const struct pool *pool)
@@ -57,7 +46,7 @@ json_t *pool_to_json(const struct pool *pool)
 	}
 	return json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:o}",
 		"environment", pool->name, "image",
-		numbered("img-", pool->head != NULL ? pool->head->id : 0), "commit",
+		json_numbered("img-", pool->head != NULL ? pool->head->id : 0), "commit",
 		pool->head != NULL ? pool->head->commit : "", "target",
 		(json_int_t)(pool->conf != NULL ? pool->conf->pool_min : 0), "min",
 		(json_int_t)(pool->conf != NULL ? pool->conf->pool_min : 0), "max",
@@ -103,7 +92,7 @@ json_t *environment_to_json(const struct pool *pool)
 		sourced && conf->sources[0].ref != NULL ? json_string_safe(conf->sources[0].ref)
 							: json_null(),
 		"base", base_kind_name(conf->base), "every_ms", (json_int_t)build_every_ms(pool),
-		"head", numbered("img-", pool->head != NULL ? pool->head->id : 0), "commit",
+		"head", json_numbered("img-", pool->head != NULL ? pool->head->id : 0), "commit",
 		pool->head != NULL ? json_string(pool->head->commit) : json_null(), "built_at",
 		json_time(pool->head != NULL ? pool->head->created_ms : 0), "next_due_at",
 		json_time(due == INT64_MAX ? 0 : due), "building", is_building(pool));
@@ -116,9 +105,9 @@ json_t *build_to_json(const struct build *build)
 	int64_t end_ms = build->ended_ms > 0 ? build->ended_ms : clock_real_ms();
 
 	return json_pack("{s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:I, s:o}", "id",
-		numbered("bld-", build->id), "environment", build->environment, "state",
+		json_numbered("bld-", build->id), "environment", build->environment, "state",
 		build_state_name(build->state), "commit", build->commit, "image",
-		numbered("img-", build->image_id), "started_at", json_time(build->started_ms),
+		json_numbered("img-", build->image_id), "started_at", json_time(build->started_ms),
 		"ended_at", json_time(build->ended_ms), "took_ms",
 		(json_int_t)(build->started_ms > 0 ? end_ms - build->started_ms : 0), "message",
 		build->message != NULL ? json_string_safe(build->message) : json_null());
@@ -155,7 +144,7 @@ json_t *image_to_json(struct store *store, const struct image *image, struct err
 		json_array_append_new(list, json_string_safe(*user));
 	}
 	return json_pack("{s:o, s:s, s:s, s:o, s:b, s:o, s:I, s:I, s:I, s:o}", "id",
-		numbered("img-", image->id), "environment", image->environment, "commit",
+		json_numbered("img-", image->id), "environment", image->environment, "commit",
 		image->commit, "created_at", json_time(image->created_ms), "head", image->is_head,
 		"layers", layers_to_json(image), "bytes", (json_int_t)(exclusive + shared),
 		"exclusive_bytes", (json_int_t)exclusive, "shared_bytes", (json_int_t)shared,

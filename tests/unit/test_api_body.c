@@ -55,6 +55,8 @@ static void test_claim_refused(void **state)
 	} rows[] = {
 		{"{}", "either"},
 		{"{\"environment\":\"a\",\"image\":\"img-1\"}", "either"},
+		{"{\"snapshot\":\"snap-1\",\"image\":\"img-1\"}", "either"},
+		{"{\"snapshot\":\"../a\"}", "snap-4"},
 		{"{\"environment\":\"../a\"}", "not a name"},
 		{"{\"environment\":1}", "string"},
 		{"{\"image\":\"3\"}", "img-3"},

@@ -11,6 +11,7 @@ static struct entry_record sample(void)
 		.state = ENTRY_CLAIMED,
 		.environment = "webapp",
 		.image_id = 7,
+		.snapshot_id = 11,
 		.slot = 3,
 		.pid = 4242,
 		.pid_start = 998877,
@@ -42,6 +43,7 @@ static void test_round_trip(void **state)
 	assert_int_equal(back.state, ENTRY_CLAIMED);
 	assert_string_equal(back.environment, "webapp");
 	assert_int_equal(back.image_id, 7);
+	assert_int_equal(back.snapshot_id, 11);
 	assert_int_equal(back.slot, 3);
 	assert_int_equal(back.pid, 4242);
 	assert_int_equal(back.pid_start, 998877);
