@@ -331,6 +331,20 @@ static int remove_layers(struct store *store, const char *drop_sql, const char *
 	return status < 0 ? status : doomed_trash(store, &doomed, freed, err);
 }
 
+/* What becomes unlisted by it goes with it; layers without a list and without a key have no other
+ * way to be. */
+int snapshot_drop_old_lists(struct store *store, int64_t id, uint64_t *ret_freed, struct error *err)
+{
+	return remove_layers(store,
+		"DELETE FROM snapshot_layers WHERE snapshot_id = ?1 AND generation <"
+		" (SELECT min(s.generation, coalesce((SELECT min(generation)"
+		"  FROM snapshot_leases WHERE snapshot_id = s.id), s.generation))"
+		"  FROM snapshots AS s WHERE s.id = ?1)",
+		"SELECT l.id, l.stored FROM layers AS l WHERE l.refs = 0"
+		" AND l.state = 'ready' AND l.step_key = '' AND ?1 > 0",
+		id, ret_freed, err);
+}
+
 static int carry_out(
 	struct store *store, const struct gc_decision *decision, uint64_t *freed, struct error *err)
 {
@@ -340,16 +354,7 @@ static int carry_out(
 	case GC_IMAGE:
 		return image_remove(store, decision->id, freed, err);
 	case GC_LIST:
-		/* What becomes unlisted by it goes with it; layers without a list and without a
-		 * key have no other way to be. */
-		return remove_layers(store,
-			"DELETE FROM snapshot_layers WHERE snapshot_id = ?1 AND generation <"
-			" (SELECT min(s.generation, coalesce((SELECT min(generation)"
-			"  FROM snapshot_leases WHERE snapshot_id = s.id), s.generation))"
-			"  FROM snapshots AS s WHERE s.id = ?1)",
-			"SELECT l.id, l.stored FROM layers AS l WHERE l.refs = 0"
-			" AND l.state = 'ready' AND l.step_key = '' AND ?1 > 0",
-			decision->id, freed, err);
+		return snapshot_drop_old_lists(store, decision->id, freed, err);
 	case GC_LAYER:
 		return remove_layers(store, NULL,
 			"SELECT l.id, l.stored FROM layers AS l WHERE l.id = ?1 AND l.refs = 0"

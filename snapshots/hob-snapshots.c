@@ -59,6 +59,8 @@ static const struct verb verbs[] = {
 	{{"import", NULL}, "[FILE]", "Read an archive that export wrote", 0, 1, 0, cli_import},
 	{{"verify", NULL}, "[NAME…]", "Read every byte against its digest; all layers, or NAMEs'",
 		0, SIZE_MAX, TAKES_VERIFY, cli_verify},
+	{{"flatten", NULL}, "SNAPSHOT…", "Make one layer of those above its image", 1, SIZE_MAX, 0,
+		cli_flatten},
 	{{"images", "ls"}, "[ENVIRONMENT]", "List images, newest first", 0, 1, 0, cli_images_ls},
 	{{"images", "info"}, "IMAGE…", "Show layers, users and what removing it frees", 1, SIZE_MAX,
 		0, cli_images_info},

@@ -141,6 +141,9 @@ struct snapshot;
 /* Its list of layers, under its generation. */
 MUSTCHECK int snapshot_insert_layers(
 	struct store *store, const struct snapshot *snapshot, struct error *err);
+/* Lists that a flattening left and that no lease is old enough for, and what only they had. */
+MUSTCHECK int snapshot_drop_old_lists(
+	struct store *store, int64_t id, uint64_t *ret_freed, struct error *err);
 /* Forgets the runs of killed processes. */
 MUSTCHECK int snapshot_runs_recover(struct store *store, uint64_t *ret_ended, struct error *err);
 

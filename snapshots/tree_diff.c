@@ -8,6 +8,7 @@
 #include "base/buffer.h"
 #include "base/io.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/xattr.h>
@@ -216,13 +217,20 @@ static int compare(const struct walk *walk, const struct tree_entry *a, const st
 
 /* ---- the walk ---- */
 
+/* At least one of them is there. */
+static const char *entry_name(const struct tree_entry *a, const struct tree_entry *b)
+{
+	assert(a != NULL || b != NULL);
+	return a != NULL ? a->name : b->name;
+}
+
 static int walk_folder(struct walk *walk, const struct sides *sides, struct error *err);
 
 /* Goes into the entry, which is a folder on at least one side. */
 static int descend(struct walk *walk, const struct sides *sides, const struct tree_entry *a,
 	const struct tree_entry *b, struct error *err)
 {
-	const char *name = a != NULL ? a->name : b->name;
+	const char *name = entry_name(a, b);
 	CLEANUP(sides_done) struct sides below = {0};
 	int status = 0;
 
@@ -264,7 +272,7 @@ static int visit(struct walk *walk, const struct sides *sides, const struct tree
 	unsigned what = 0;
 	int status = 0;
 
-	buffer_add_str(&walk->path, a != NULL ? a->name : b->name);
+	buffer_add_str(&walk->path, entry_name(a, b));
 	if (a != NULL && b != NULL) {
 		status = compare(walk, a, b, &what, err);
 		if (status == 0 && what != 0) {

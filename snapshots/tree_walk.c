@@ -192,8 +192,8 @@ static int compare_entries(const void *a, const void *b)
 	return order != 0 ? order : (right->from > left->from) - (right->from < left->from);
 }
 
-/* Keeps the first of each name, unless it is a whiteout. */
-static int keep_visible(struct listing *listing, struct error *err)
+/* Keeps the first of each name, and looks at it. */
+static int keep_first(struct listing *listing, struct error *err)
 {
 	const char *last = NULL;
 	size_t kept = 0;
@@ -209,15 +209,20 @@ static int keep_visible(struct listing *listing, struct error *err)
 		}
 		if (hidden) {
 			free(entry.name);
-			listing->entries[i].name = NULL;
-			continue;
+		} else {
+			last = entry.name;
+			listing->entries[kept++] = entry;
 		}
-		last = entry.name;
-		listing->entries[i].name = NULL;
-		listing->entries[kept++] = entry;
 	}
 	listing->count = kept;
-	for (size_t i = kept = 0; i < listing->count; i++) {
+	return status;
+}
+
+static void drop_whiteouts(struct listing *listing)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < listing->count; i++) {
 		if (tree_is_whiteout(&listing->entries[i].stat)) {
 			free(listing->entries[i].name);
 		} else {
@@ -225,30 +230,45 @@ static int keep_visible(struct listing *listing, struct error *err)
 		}
 	}
 	listing->count = kept;
-	return status;
 }
 
-int tree_dir_list(struct tree_view *view, const struct tree_dir *dir,
-	struct tree_entry **ret_entries, size_t *ret_count, struct error *err)
+static int list_dir(const struct tree_dir *dir, bool whiteouts, struct tree_entry **ret_entries,
+	size_t *ret_count, struct error *err)
 {
 	CLEANUP(listing_done) struct listing listing = {0};
 	int status = 0;
 
-	(void)view;
 	for (size_t i = 0; status == 0 && i < dir->count; i++) {
 		status = list_one(dir, i, &listing, err);
 	}
 	if (status == 0 && listing.count > 0) {
 		qsort(listing.entries, listing.count, sizeof(*listing.entries), compare_entries);
-		status = keep_visible(&listing, err);
+		status = keep_first(&listing, err);
 	}
 	if (status < 0) {
 		return status;
+	}
+	if (!whiteouts) {
+		drop_whiteouts(&listing);
 	}
 	*ret_entries = steal_ptr(listing.entries);
 	*ret_count = listing.count;
 	listing.count = 0;
 	return 0;
+}
+
+int tree_dir_list(struct tree_view *view, const struct tree_dir *dir,
+	struct tree_entry **ret_entries, size_t *ret_count, struct error *err)
+{
+	(void)view;
+	return list_dir(dir, false, ret_entries, ret_count, err);
+}
+
+int tree_dir_list_all(struct tree_view *view, const struct tree_dir *dir,
+	struct tree_entry **ret_entries, size_t *ret_count, struct error *err)
+{
+	(void)view;
+	return list_dir(dir, true, ret_entries, ret_count, err);
 }
 
 /* ---- one path ---- */

@@ -47,6 +47,9 @@ struct tree_entry {
 /* What the folder holds, sorted by the bytes of the names. Free with tree_entries_free. */
 MUSTCHECK int tree_dir_list(struct tree_view *view, const struct tree_dir *dir,
 	struct tree_entry **ret_entries, size_t *ret_count, struct error *err);
+/* The same with the whiteouts that count. */
+MUSTCHECK int tree_dir_list_all(struct tree_view *view, const struct tree_dir *dir,
+	struct tree_entry **ret_entries, size_t *ret_count, struct error *err);
 void tree_entries_free(struct tree_entry *entries, size_t count);
 
 /* The owners as a sandbox sees them; those out of the layer's range are nobody's. */

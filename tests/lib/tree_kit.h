@@ -14,7 +14,8 @@ void tree_kit_shell(int dir_fd, const char *script);
 /* A layer whose tree the script makes, in the folder `tree`; owners count from id_base. */
 struct layer tree_kit_layer(struct store *store, int64_t id_base, const char *script);
 /* Everything about a tree as text, a line an entry in the order of names: path, type, mode, owners
- * less id_base, mtime to the nanosecond, size, holes, links, xattrs, content. */
+ * less id_base, mtime to the nanosecond, size, holes, links, xattrs, content. What is listed but is
+ * not there (a whiteout that shows in an overlay) is a GHOST. */
 void tree_kit_describe(int dir_fd, const char *name, int64_t id_base, struct buffer *text);
 
 #endif
