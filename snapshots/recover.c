@@ -374,7 +374,7 @@ static int recover_heads(struct store *store, struct store_sweep *sweep, struct 
 	for (size_t i = 0; status == 0 && heads[i] != NULL; i++) {
 		status = recover_head(store, heads[i], sweep, err);
 	}
-	for (size_t i = 0; status == 0 && links != NULL && links[i] != NULL; i++) {
+	for (size_t i = 0; status == 0 && links[i] != NULL; i++) {
 		/* The temporary link is the writer's own affair. */
 		if (links[i][0] != '.') {
 			status = recover_head(store, links[i], sweep, err);
