@@ -2,6 +2,7 @@
  * others and exclusive; and all layers together, each once. */
 #include "snapshots/cli.h"
 #include "snapshots/inventory.h"
+#include "snapshots/linked.h"
 #include "snapshots/snapshot.h"
 
 struct usage_line {
@@ -15,6 +16,7 @@ struct usage {
 	struct snapshot *snapshots;
 	size_t snapshot_count;
 	struct store_bytes total;
+	uint64_t linked; /* of total.stored: there only once, by hard links */
 };
 
 static void usage_done(struct usage *usage)
@@ -104,11 +106,12 @@ static void print_usage(const struct snapshots_cli *cli, const struct usage *usa
 	list_lines(cli, usage, &table, list);
 	if (cli->json) {
 		CLEANUP(json_decref_p)
-		json_t *json = json_pack("{s:o, s:{s:I, s:I, s:I, s:I}}", "items", list, "total",
-			"layers", (json_int_t)usage->total.layers, "apparent_bytes",
+		json_t *json = json_pack("{s:o, s:{s:I, s:I, s:I, s:I, s:I}}", "items", list,
+			"total", "layers", (json_int_t)usage->total.layers, "apparent_bytes",
 			(json_int_t)usage->total.bytes, "stored_bytes",
 			(json_int_t)usage->total.stored, "unlisted_bytes",
-			(json_int_t)usage->total.unlisted);
+			(json_int_t)usage->total.unlisted, "linked_bytes",
+			(json_int_t)usage->linked);
 
 		json_print(json);
 		return;
@@ -122,13 +125,21 @@ static void print_usage(const struct snapshots_cli *cli, const struct usage *usa
 	       "no "
 	       "snapshot\n",
 		(unsigned long long)usage->total.layers, apparent, stored, unlisted);
+	if (usage->linked > 0) {
+		cli_bytes(stored, usage->linked);
+		printf("Flattened layers share %s with others by hard links: above they are in "
+		       "each.\n",
+			stored);
+	}
 }
 
 int cli_du(struct snapshots_cli *cli, struct error *err)
 {
 	CLEANUP(usage_done) struct usage usage = {0};
-	int status = cli_open(cli, STORE_READ, err);
+	int status;
 
+	cli->rights = STORE_RIGHTS_READ_TREES;
+	status = cli_open(cli, STORE_READ, err);
 	if (status == 0) {
 		status = inventory_read(cli->store, &usage.inventory, err);
 	}
@@ -140,6 +151,10 @@ int cli_du(struct snapshots_cli *cli, struct error *err)
 		status = store_bytes(cli->store, &usage.total, err);
 	}
 	if (status == 0) {
+		status = linked_bytes(cli->store, &usage.linked, err);
+	}
+	if (status == 0) {
+		usage.total.stored -= usage.linked;
 		print_usage(cli, &usage);
 	}
 	return status;

@@ -287,6 +287,40 @@ static void test_verify(void **state)
 	assert_int_equal(RUN(*state, NULL, "verify", "snap-7"), 3);
 }
 
+static int64_t total(const struct store *store, const char *key)
+{
+	CLEANUP(json_decref_p) json_t *json = RUN_JSON(store, "du");
+
+	return json_integer_value(json_object_get(json_object_get(json, "total"), key));
+}
+
+static void test_flatten_and_du(void **state)
+{
+	CLEANUP(free_p) char *text = NULL;
+	CLEANUP(free_p) char *again = NULL;
+	CLEANUP(free_p) char *diff = NULL;
+	struct error err = ERROR_INIT;
+	int64_t stored;
+
+	if (geteuid() != 0) {
+		skip();
+	}
+	fill_trees(*state);
+	stored = total(*state, "stored_bytes");
+	assert_int_equal(total(*state, "linked_bytes"), 0);
+	assert_ok(snapshot_lease(*state, 2, "hobd", &err), &err);
+	assert_int_equal(RUN(*state, &text, "flatten", "snap-2"), 0);
+	assert_contains(text, "snap-2: 2 layers are 1 now; 2 files linked, 0 copied, freed 0 B");
+	assert_true(total(*state, "linked_bytes") > 0);
+	/* What is there twice by links is there once. */
+	assert_in_range(total(*state, "stored_bytes"), stored, stored + 16384);
+	assert_int_equal(RUN(*state, &diff, "diff", "1", "2"), 0);
+	assert_contains(diff, "1 added (5 B), 1 changed (6 B), 1 deleted (4 B)");
+	assert_int_equal(RUN(*state, &again, "flatten", "snap-2"), 0);
+	assert_contains(again, "nothing to flatten");
+	tree_kit_shell(store_fd(*state), "test -z \"$(find layers -uid 0)\"");
+}
+
 static void test_wrong_calls(void **state)
 {
 	static const char *const wrong[][4] = {{"ls", "x"}, {"ls", "--columns", "nonsense"},
@@ -316,6 +350,7 @@ int main(void)
 		IN_STORE(test_diff_and_cp),
 		IN_STORE(test_export_and_import),
 		IN_STORE(test_verify),
+		IN_STORE(test_flatten_and_du),
 		IN_STORE(test_wrong_calls),
 	};
 
