@@ -180,6 +180,7 @@ static int flatten_found(struct store *store, const struct snapshot *snapshot,
 {
 	struct error late = ERROR_INIT;
 	struct layer layer;
+	uint64_t freed = 0;
 	size_t below = 0;
 	int status = count_below(store, snapshot, &below, err);
 
@@ -198,7 +199,8 @@ static int flatten_found(struct store *store, const struct snapshot *snapshot,
 	}
 	result->after = below + 1;
 	/* The new list counts already. What cannot go now is for gc. */
-	(void)!snapshot_drop_old_lists(store, snapshot->id, &result->freed, &late);
+	(void)!snapshot_drop_old_lists(store, snapshot->id, &freed, &late);
+	result->freed = freed > result->linked_bytes ? freed - result->linked_bytes : 0;
 	return 0;
 }
 

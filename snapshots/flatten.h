@@ -18,7 +18,8 @@
 struct flatten_result {
 	size_t before, after; /* layers in its list; equal: there was nothing to do */
 	uint64_t linked, copied; /* files */
-	uint64_t freed; /* of layers that nobody lists any more */
+	uint64_t linked_bytes; /* on disk, of the linked ones */
+	uint64_t freed; /* of layers that nobody lists any more, but for what is linked */
 };
 
 MUSTCHECK int snapshot_flatten(

@@ -237,6 +237,7 @@ static int take_file(struct flattening *flattening, const struct tree_entry *ent
 		from->id_count == flattening->about->id_count) {
 		if (linkat(entry->dir_fd, entry->name, to_dir, entry->name, 0) == 0) {
 			flattening->result->linked++;
+			flattening->result->linked_bytes += (uint64_t)entry->stat.st_blocks * 512;
 			return 0;
 		}
 		/* Full of links, or a file system that has none: a copy does as well. */
