@@ -148,13 +148,20 @@ void live_kit_mount(struct live_kit *kit)
 	kit->overlaid = true;
 }
 
+/* Busy, but not in the way of what is tested. */
+static void writer_set(void)
+{
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	(void)!nice(10);
+}
+
 void live_kit_start(struct live_kit *kit, void (*run_fn)(const char *folder), const char *folder)
 {
 	pid_t pid = fork();
 
 	assert_true(pid >= 0);
 	if (pid == 0) {
-		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		writer_set();
 		for (;;) {
 			run_fn(folder);
 		}
@@ -168,7 +175,7 @@ void live_kit_spawn(struct live_kit *kit, char *const *argv)
 
 	assert_true(pid >= 0);
 	if (pid == 0) {
-		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		writer_set();
 		(void)execvp(argv[0], argv);
 		_exit(127);
 	}
