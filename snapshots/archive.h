@@ -1,18 +1,15 @@
 /*
- * A snapshot as one file: a tar archive (pax, zstd) that holds
- *
- *     hob-snapshot.json       format, environment, reason, label, metadata, manifest, and the
- * layers lowest first, each with its digest and whether it is in the archive layers/<n>/… the tree
- * of layer n as it lies on disk: whiteouts are devices 0:0, opaque folders have the attribute;
- * owners count from 0
+ * A snapshot as one file: a tar archive (pax, zstd). First comes hob-snapshot.json: environment,
+ * reason, label, metadata, manifest, and the layers, lowest first, each with its digest and whether
+ * it is in the archive. Then layers/<n>/…, the tree of layer n as it lies on disk: whiteouts are
+ * devices 0:0, opaque folders have the attribute, owners count from 0.
  *
  * It holds nothing of this machine (no numbers of the catalog, no ids, no order of a folder), so
- * the same snapshot gives the same bytes. Attributes are in LIBARCHIVE.xattr headers, since a name
- * with
- * "=" breaks SCHILY's; names are bytes (hdrcharset=BINARY).
+ * the same snapshot gives the same bytes. Attributes are in LIBARCHIVE.xattr headers, because a
+ * name with "=" in it breaks SCHILY's; names are bytes (hdrcharset=BINARY).
  *
  * Rights: export reads with CAP_DAC_READ_SEARCH. Import parses in a child that is nobody and can do
- * nothing but read the archive and write to a pipe; what comes out of the pipe is checked again and
+ * nothing but read the archive and write to a socket; what comes out of it is checked again and
  * written beneath staging by this process, which may give files away but is not root.
  */
 #ifndef HOB_SNAPSHOTS_ARCHIVE_H
