@@ -1,0 +1,146 @@
+/*
+ * Live snapshots of a running sandbox with many changed files, beside what copies the same folder
+ * without stopping anybody: `live [files [bytes each]]` prints JSON, medians of five, for a store
+ * below $TMPDIR. The sandbox goes on writing to a few of the files all the time. As root.
+ */
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/process.h"
+#include "tests/lib/sandbox_kit.h"
+#include "tests/lib/test.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#define ROUNDS 5
+#define FILES_DEFAULT 10000
+#define BYTES_DEFAULT 100000
+#define FOLDERS 100
+
+static int compare(const void *a, const void *b)
+{
+	int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
+
+	return left < right ? -1 : left > right;
+}
+
+static int64_t median(int64_t *times)
+{
+	qsort(times, ROUNDS, sizeof(*times), compare);
+	return times[ROUNDS / 2];
+}
+
+static void files_make(struct kit_box *box, long files, long bytes)
+{
+	for (int i = 0; i < FOLDERS; i++) {
+		CLEANUP(free_p)
+		char *script = xasprintf("mkdir /workspace/d%d && cd /workspace/d%d && "
+					 "head -c %ld /dev/urandom | split -a 4 -d -b %ld - ''",
+			i, i, files / FOLDERS * bytes, bytes);
+
+		free(box_shell(box, script, NULL));
+	}
+	free(box_shell(box,
+		"sync; cd /workspace; (while :; do for i in 1 2 3 4 5 6 7 8; do "
+		"echo a line >> d$i/0000; done; sleep 0.02; done) > /dev/null 2>&1 &",
+		NULL));
+}
+
+static int64_t command_time(const char *folder, const char *command)
+{
+	CLEANUP(free_p)
+	char *script = xasprintf("cd %s && %s && sync -f %s", folder, command, folder);
+	char *argv[] = {(char[]){"sh"}, (char[]){"-c"}, script, NULL};
+	int64_t start_us = clock_mono_us();
+	struct error err = ERROR_INIT;
+	int code = -1;
+
+	assert_ok(process_run(argv, NULL, &code, &err), &err);
+	assert_true(code == 0 || code == 1); /* tar's word for a file that changed under way */
+	return clock_mono_us() - start_us;
+}
+
+static void removed(const char *store, const char *name)
+{
+	CLEANUP(free_p) char *path = xasprintf("%s/%s", store, name);
+	struct error err = ERROR_INIT;
+
+	assert_ok(io_remove_tree(AT_FDCWD, path, &err), &err);
+}
+
+/* `again`: over the one before. */
+static void snapshots_measure(
+	struct sandbox_kit *kit, struct kit_box *box, bool again, const char *name)
+{
+	CLEANUP(free_p) char *staging = xasprintf("%s/staging/bench", kit->config.store);
+	int64_t pause[ROUNDS], total[ROUNDS], typical;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		assert_int_equal(mkdir(staging, 0700), 0);
+		assert_ok(
+			kit_snapshot(kit, box->id, "bench", again ? (int64_t)kit->layer_count : 0),
+			&kit->err);
+		pause[i] = kit->copied.pause_us;
+		total[i] = kit->copied.total_us;
+		if (again) {
+			CLEANUP(free_p) char *tree = xasprintf("%s/tree", staging);
+			CLEANUP(free_p)
+			char *to = sandbox_kit_layer(
+				kit, launcher_slot_base(kit->launcher, box->slot), ID_RANGE);
+
+			assert_int_equal(rmdir(to), 0);
+			assert_int_equal(rename(tree, to), 0);
+		}
+		removed(kit->config.store, "staging/bench");
+	}
+	typical = median(pause); /* sorts them */
+	printf("\"%s\": {\"files\": %llu, \"bytes\": %llu, \"copied\": %llu, \"linked\": %llu, "
+	       "\"cloned\": %llu, \"passes\": %u, \"pause_us\": %lld, \"pause_max_us\": %lld, "
+	       "\"total_us\": %lld}, ",
+		name, (unsigned long long)kit->copied.files, (unsigned long long)kit->copied.bytes,
+		(unsigned long long)kit->copied.copied, (unsigned long long)kit->copied.linked,
+		(unsigned long long)kit->copied.cloned, kit->copied.passes, (long long)typical,
+		(long long)pause[ROUNDS - 1], (long long)median(total));
+}
+
+static void rivals_measure(struct sandbox_kit *kit, const struct kit_box *box)
+{
+	CLEANUP(free_p)
+	char *copy = xasprintf("cp -a sandboxes/%s/upper copied", box->id);
+	CLEANUP(free_p)
+	char *archive = xasprintf("tar -C sandboxes/%s/upper -cf copied . 2> /dev/null", box->id);
+	int64_t copies[ROUNDS], archives[ROUNDS];
+
+	for (int i = 0; i < ROUNDS; i++) {
+		copies[i] = command_time(kit->config.store, copy);
+		removed(kit->config.store, "copied");
+		archives[i] = command_time(kit->config.store, archive);
+		removed(kit->config.store, "copied");
+	}
+	printf("\"cp_us\": %lld, \"tar_us\": %lld}\n", (long long)median(copies),
+		(long long)median(archives));
+}
+
+int main(int argc, char **argv)
+{
+	long files = argc > 1 ? strtol(argv[1], NULL, 10) : FILES_DEFAULT;
+	long bytes = argc > 2 ? strtol(argv[2], NULL, 10) : BYTES_DEFAULT;
+	struct sandbox_kit *kit;
+	struct kit_box box;
+
+	if (geteuid() != 0) {
+		(void)fprintf(stderr, "live: needs root\n");
+		return 1;
+	}
+	kit = sandbox_kit_new(1);
+	box_open(kit, &box, "sb-bench", 3);
+	files_make(&box, files, bytes);
+	printf("{");
+	snapshots_measure(kit, &box, false, "first");
+	snapshots_measure(kit, &box, true, "again");
+	rivals_measure(kit, &box);
+	assert_int_equal(box_close(&box), 0);
+	sandbox_kit_free(kit);
+	return 0;
+}
