@@ -318,7 +318,7 @@ static void test_mapped_files_are_found(void **state)
 	CLEANUP(free_p) char *merged = NULL;
 	CLEANUP(free_p) char *lower = NULL;
 	CLEANUP(free_p) char *upper = NULL;
-	char *shared, *renamed;
+	char *shared, *renamed, *private, *read_only;
 
 	ROOT_NEEDED(kit);
 	lower = live_kit_path(kit, "lower");
@@ -330,8 +330,8 @@ static void test_mapped_files_are_found(void **state)
 	shared = map("shared", 10000, PROT_READ | PROT_WRITE, MAP_SHARED);
 	renamed = map("renamed", 10001, PROT_READ | PROT_WRITE, MAP_SHARED);
 	assert_int_equal(rename("renamed", "by another name"), 0);
-	(void)map("private", 10002, PROT_READ | PROT_WRITE, MAP_PRIVATE);
-	(void)map("read", 10003, PROT_READ, MAP_SHARED);
+	private = map("private", 10002, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+	read_only = map("read", 10003, PROT_READ, MAP_SHARED);
 	shared[0] = renamed[0] = 'x';
 	assert_true(is_found(upper, "shared"));
 	assert_true(is_found(upper, "by another name"));
@@ -340,6 +340,8 @@ static void test_mapped_files_are_found(void **state)
 	assert_int_equal(munmap(shared, 10000), 0);
 	assert_false(is_found(upper, "shared"));
 	assert_int_equal(munmap(renamed, 10001), 0);
+	assert_int_equal(munmap(private, 10002), 0);
+	assert_int_equal(munmap(read_only, 10003), 0);
 }
 
 #define ON_BOTH(test)                                                                              \
