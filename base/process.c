@@ -16,6 +16,8 @@
 extern char **environ;
 
 #define OUTPUT_MAX (1024 * 1024)
+#define PROGRAM_FD 3
+#define PROGRAM_PATH "/proc/self/fd/3"
 
 static void attributes_init(posix_spawnattr_t *attributes)
 {
@@ -44,6 +46,7 @@ int process_spawn(
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
+	bool by_fd = spec->program_fd >= PROGRAM_FD;
 	pid_t pid;
 	int status, pidfd;
 
@@ -52,9 +55,13 @@ int process_spawn(
 	actions_add(&actions, spec->stdin_fd, STDIN_FILENO);
 	actions_add(&actions, spec->stdout_fd, STDOUT_FILENO);
 	actions_add(&actions, spec->stderr_fd, STDERR_FILENO);
-	posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
-	status = posix_spawnp(&pid, spec->argv[0], &actions, &attributes, spec->argv,
-		spec->env != NULL ? spec->env : environ);
+	if (by_fd) {
+		posix_spawn_file_actions_adddup2(&actions, spec->program_fd, PROGRAM_FD);
+	}
+	posix_spawn_file_actions_addclosefrom_np(
+		&actions, by_fd ? PROGRAM_FD + 1 : STDERR_FILENO + 1);
+	status = posix_spawnp(&pid, by_fd ? PROGRAM_PATH : spec->argv[0], &actions, &attributes,
+		spec->argv, spec->env != NULL ? spec->env : environ);
 	posix_spawn_file_actions_destroy(&actions);
 	posix_spawnattr_destroy(&attributes);
 	if (status != 0) {

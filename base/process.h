@@ -10,13 +10,16 @@
 
 struct process_spec {
 	char *const *argv; /* argv[0] is looked up in PATH when it has no slash */
+	int program_fd; /* 3 or more: the program itself, whatever its folder allows; argv[0] is its
+			   name */
 	char *const *env; /* NULL: this process's own */
 	int stdin_fd; /* -1: /dev/null */
 	int stdout_fd; /* -1: /dev/null */
 	int stderr_fd; /* -1: this process's own */
 };
 
-/* The child has default signals and no descriptor but the three. The pidfd is the caller's. */
+/* The child has default signals and no descriptor but the three (and program_fd, as 3). The pidfd
+ * is the caller's. */
 MUSTCHECK int process_spawn(
 	const struct process_spec *spec, pid_t *ret_pid, int *ret_pidfd, struct error *err);
 /* Blocks; 0 to 255, or 128 + the signal. */

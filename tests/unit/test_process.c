@@ -44,6 +44,30 @@ static void test_missing_program(void **state)
 	assert_true(process_exists("sh"));
 }
 
+/* A program in a folder that its user may not enter is run by its descriptor. */
+static void test_program_by_descriptor(void **state)
+{
+	int program = open("/bin/sh", O_RDONLY | O_CLOEXEC), pidfd = -1, code = -1;
+	char *argv[] = {WORD("not-looked-up"), WORD("-c"),
+		WORD("test \"$0\" = name && ! test -e /proc/self/fd/4 && exit 9"), WORD("name"),
+		NULL};
+	struct process_spec spec = {.argv = argv,
+		.program_fd = program,
+		.stdin_fd = -1,
+		.stdout_fd = -1,
+		.stderr_fd = -1};
+	struct error err = ERROR_INIT;
+	pid_t pid = 0;
+
+	(void)state;
+	assert_true(program > 2);
+	assert_ok(process_spawn(&spec, &pid, &pidfd, &err), &err);
+	close(program);
+	close(pidfd);
+	assert_ok(process_wait(pid, &code, &err), &err);
+	assert_int_equal(code, 9);
+}
+
 static void test_output_cap(void **state)
 {
 	char *argv[] = {WORD("sh"), WORD("-c"), WORD("head -c 2000000 /dev/zero"), NULL};
@@ -114,6 +138,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_output_and_code),
 		cmocka_unit_test(test_missing_program),
+		cmocka_unit_test(test_program_by_descriptor),
 		cmocka_unit_test(test_output_cap),
 		cmocka_unit_test(test_child_starts_clean),
 		cmocka_unit_test(test_environment_and_pidfd),
