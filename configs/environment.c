@@ -32,6 +32,7 @@
 static const char *const base_names[BASE_KINDS] = {
 	[BASE_HOST] = "host", [BASE_TAR] = "tar", [BASE_SCRATCH] = "scratch"};
 static const char *const network_words[] = {"none", "host", NULL};
+static const char *const snapshot_words[] = {"never", "exit", NULL};
 
 const char *base_kind_name(enum base_kind kind)
 {
@@ -315,6 +316,12 @@ static const struct setting rows[] = {
 		.lowest = SECOND,
 		.highest = YEAR,
 		.about = "this long after its claim; 0: never"},
+	{.key = "lifecycle.snapshot",
+		.type = SETTING_SWITCH,
+		FIELD(exit_snapshot),
+		.fallback = "never",
+		.choices = snapshot_words,
+		.about = "keep what a claimed sandbox has become as a snapshot when it ends"},
 	{.key = "snapshots",
 		.type = SETTING_SECTION,
 		.about = "which snapshots gc keeps; with neither number nor time it keeps all"},

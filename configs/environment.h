@@ -71,6 +71,7 @@ struct environment {
 	int64_t idle_ms; /* a claimed sandbox without a request or command for this long is
 			    released; 0: never */
 	int64_t max_age_ms; /* from claim; 0: never */
+	bool exit_snapshot; /* a claimed sandbox's files become a snapshot when it ends */
 	struct environment_retention snapshots;
 	char fingerprint[65]; /* sha256 of everything that shapes the image, all sources' commits
 				 apart */

@@ -57,6 +57,14 @@ static int read_record(
 	return 0;
 }
 
+static void on_thawed(void *context, const struct error *err)
+{
+	(void)context;
+	if (err != NULL) {
+		log_failure("sandbox.thaw_failed", err);
+	}
+}
+
 static int check_alive(struct entry *entry, int *ret_pidfd, struct error *err)
 {
 	CLEANUP(close_p) int pidfd = -1;
@@ -84,6 +92,10 @@ static int check_alive(struct entry *entry, int *ret_pidfd, struct error *err)
 	}
 	if (!usage.populated) {
 		return error_set(err, ERROR_NOT_FOUND, "its cgroup is empty");
+	}
+	if (usage.frozen) {
+		/* By a snapshot that died with the last hobd. */
+		sandbox_thaw(entry->manager->launcher, entry->record.id, on_thawed, NULL);
 	}
 	*ret_pidfd = steal_fd(&pidfd);
 	return 0;

@@ -31,7 +31,7 @@ struct daemon {
 	struct manager *manager;
 	struct http_server *server;
 	struct loop_timer *stop_timer;
-	int lock_fd, listen_fd;
+	int lock_fd, listen_fd, snapshots_program;
 	bool stopping, sandboxes_gone;
 	size_t removals; /* asked of the launcher and not yet done */
 	struct error failure; /* ends the process with its exit code */
@@ -179,7 +179,8 @@ static int start_as_root(struct daemon *daemon, struct error *err)
 		(status = launcher_start(config, &daemon->launcher, err)) < 0 ||
 		/* After the fork: the launcher must not hold the lock of a hobd that died. */
 		(status = startup_lock(config, &daemon->lock_fd, err)) < 0 ||
-		(status = startup_socket(config, &daemon->listen_fd, err)) < 0) {
+		(status = startup_socket(config, &daemon->listen_fd, err)) < 0 ||
+		(status = startup_program("hob-snapshots", &daemon->snapshots_program, err)) < 0) {
 		return status;
 	}
 	startup_descriptors(config);
@@ -203,7 +204,7 @@ static int start_as_user(struct daemon *daemon, struct error *err)
 	}
 	daemon->stop_timer = loop_timer_new(daemon->loop, on_stop_timeout, daemon);
 	return manager_open(daemon->config, daemon->loop, daemon->launcher, daemon->store,
-		on_started, daemon, &daemon->manager, err);
+		daemon->snapshots_program, on_started, daemon, &daemon->manager, err);
 }
 
 static void daemon_done(struct daemon *daemon)
@@ -221,12 +222,16 @@ static void daemon_done(struct daemon *daemon)
 	}
 	fd_done(&daemon->listen_fd);
 	fd_done(&daemon->lock_fd);
+	fd_done(&daemon->snapshots_program);
 }
 
 int daemon_run(const struct config *config, const struct daemon_options *options, struct error *err)
 {
-	struct daemon daemon = {
-		.config = config, .options = options, .lock_fd = -1, .listen_fd = -1};
+	struct daemon daemon = {.config = config,
+		.options = options,
+		.lock_fd = -1,
+		.listen_fd = -1,
+		.snapshots_program = -1};
 	int status;
 
 	/* A client that hangs up is an errno, not the end. */

@@ -36,6 +36,7 @@ struct entry *entry_new(struct pool *pool, struct pool_image *image)
 	entry->pidfd = -1;
 	entry->adopt_as = ENTRY_GONE;
 	entry->next_exec = 1;
+	entry->keep_asked = -1;
 	entry->record.state = ENTRY_GONE;
 	entry->record.image_id = image != NULL ? image->id : 0;
 	entry->record.snapshot_id = image != NULL ? image->snapshot_id : 0;

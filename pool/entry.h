@@ -20,6 +20,7 @@ struct loop_source;
 struct loop_timer;
 struct init_client;
 struct run;
+struct snapshot_job;
 struct entry;
 
 struct entry_list {
@@ -40,6 +41,7 @@ struct entry_use {
 struct entry_wait {
 	struct entry *entry; /* NULL: not waiting */
 	struct entry_wait *next;
+	int64_t snapshot_id; /* that it was kept as; 0: none */
 	void (*gone)(struct entry_wait *wait);
 };
 
@@ -69,6 +71,13 @@ struct entry {
 	uint32_t next_exec;
 	struct run *runs;
 	size_t runs_running;
+	struct snapshot_job *snapshot_job; /* one at a time; NULL: none */
+	int keep_asked; /* by who releases it: 1 keep it, 0 do not; -1: as the environment says */
+	bool ending; /* RELEASING: the launcher was asked to end it */
+	int64_t kept_snapshot; /* that it was kept as; 0: none */
+	bool copying; /* the launcher copies it and must not be asked to destroy it */
+	int64_t last_snapshot, last_layer; /* taken of it, for what has not changed since; 0: none
+					    */
 	struct entry_use *uses;
 	struct entry_wait *waits;
 	int64_t touched_ms; /* when the state file's time was last moved on */

@@ -17,6 +17,7 @@
 #include "pool/manager.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
+#include "pool/snapshot.h"
 
 #include <stdio.h>
 
@@ -39,6 +40,7 @@ static void entry_gone(struct entry *entry)
 	entry_move(entry, ENTRY_GONE);
 	entry_files_remove(entry);
 	slot_give_back(manager->slots, entry->record.slot);
+	snapshot_detach(entry);
 	manager_entry_remove(manager, entry);
 	log_info("sandbox.gone", "sandbox", entry->record.id, "environment", entry->pool->name,
 		"reason", entry->release_reason);
@@ -46,6 +48,7 @@ static void entry_gone(struct entry *entry)
 		struct entry_wait *wait = entry->waits;
 
 		entry_wait_end(wait);
+		wait->snapshot_id = entry->kept_snapshot;
 		wait->gone(wait);
 	}
 	entry_free(entry);
@@ -101,6 +104,21 @@ static void tell_lost(struct entry *entry)
 	runs_drop(entry, &err);
 }
 
+/* Only what was somebody's; and what the last hobd had begun to keep. */
+static bool is_kept(const struct entry *entry)
+{
+	const struct environment *conf = entry->pool->conf;
+
+	if (entry->image == NULL) {
+		return false;
+	}
+	if (entry->record.state != ENTRY_CLAIMED) {
+		return entry->adopt_as == ENTRY_RELEASING && entry->record.keep;
+	}
+	return entry->keep_asked >= 0 ? entry->keep_asked == 1
+				      : conf != NULL && conf->exit_snapshot;
+}
+
 void entry_release(struct entry *entry, const char *reason)
 {
 	struct error err = ERROR_INIT;
@@ -116,6 +134,7 @@ void entry_release(struct entry *entry, const char *reason)
 		return;
 	}
 	loop_timer_stop(entry->timer);
+	entry->record.keep = is_kept(entry);
 	if (entry_set_state(entry, ENTRY_RELEASING, &err) < 0) {
 		/* It goes all the same: a restarted hobd would find it dead and finish this. */
 		log_failure("sandbox.record_failed", &err, "sandbox", entry->record.id);
@@ -125,7 +144,34 @@ void entry_release(struct entry *entry, const char *reason)
 	loop_source_free(entry->pidfd_source);
 	entry->pidfd_source = NULL;
 	fd_done(&entry->pidfd);
-	start_destroy(entry);
+	entry_end(entry);
+}
+
+static void on_kept(void *context, const struct snapshot_result *result, const struct error *err)
+{
+	struct entry *entry = context;
+
+	entry->kept_snapshot = err == NULL ? result->id : 0;
+	start_destroy(entry); /* whatever is left of it */
+}
+
+void entry_end(struct entry *entry)
+{
+	struct error err = ERROR_INIT;
+
+	/* The launcher is not to be asked while it copies; and what is kept at the end comes after
+	 * what is being taken. */
+	if (entry->record.state != ENTRY_RELEASING || entry->ending || entry->copying ||
+		(entry->record.keep && entry->snapshot_job != NULL)) {
+		return;
+	}
+	entry->ending = true;
+	if (!entry->record.keep) {
+		start_destroy(entry);
+	} else if (snapshot_keep(entry, on_kept, entry, &err) < 0) {
+		log_failure("snapshot.failed", &err, "sandbox", entry->record.id);
+		start_destroy(entry);
+	}
 }
 
 /* ---- failures on the way ---- */

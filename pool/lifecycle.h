@@ -15,6 +15,9 @@ void entry_create(struct pool *pool, struct pool_image *image);
 /* Ends it: commands and requests in it fail with a message that names `reason` (a literal), the
  * launcher destroys it, its files go. May be called again. */
 void entry_release(struct entry *entry, const char *reason);
+/* A snapshot of it has come to an end, or at least to that of its copying: a release that waited
+ * for this goes on. */
+void entry_end(struct entry *entry);
 /* Connects to hob-init; the entry waits for its hello. Takes control_fd. */
 MUSTCHECK int entry_connect(struct entry *entry, int control_fd, struct error *err);
 /* Watches the process; takes pidfd. */

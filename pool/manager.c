@@ -12,6 +12,7 @@
 #include "pool/lifecycle.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
+#include "pool/snapshot.h"
 
 #include <fcntl.h>
 #include <sys/random.h>
@@ -56,7 +57,13 @@ void manager_entry_remove(struct manager *manager, struct entry *entry)
 	}
 	*at = entry->bucket_next;
 	manager->entry_count--;
-	if (manager->stopping && manager->entry_count == 0) {
+	manager_check_stopped(manager);
+}
+
+void manager_check_stopped(struct manager *manager)
+{
+	if (manager->stopping && !manager->closing && manager->entry_count == 0 &&
+		manager->snapshot_jobs == NULL && manager->removals == 0) {
 		manager->on_stopped(manager->context);
 	}
 }
@@ -241,8 +248,8 @@ static void on_retry(void *context)
 }
 
 int manager_open(const struct config *config, struct loop *loop, struct launcher *launcher,
-	struct store *store, void (*on_started)(void *context), void *context,
-	struct manager **ret_manager, struct error *err)
+	struct store *store, int snapshots_program, void (*on_started)(void *context),
+	void *context, struct manager **ret_manager, struct error *err)
 {
 	struct manager *manager = xcalloc(1, sizeof(*manager));
 	int status;
@@ -251,6 +258,7 @@ int manager_open(const struct config *config, struct loop *loop, struct launcher
 	manager->loop = loop;
 	manager->launcher = launcher;
 	manager->store = store;
+	manager->snapshots_program = snapshots_program;
 	manager->slots = slot_set_new((uint32_t)(config->id_slots - BUILD_SLOTS));
 	manager->started_ms = clock_real_ms();
 	manager->sandboxes_fd = -1;
@@ -273,10 +281,7 @@ void manager_stop_sandboxes(struct manager *manager, void (*on_stopped)(void *co
 {
 	manager->stopping = true;
 	manager->on_stopped = on_stopped;
-	if (manager->entry_count == 0) {
-		on_stopped(manager->context);
-		return;
-	}
+	manager_check_stopped(manager);
 	for (size_t i = 0; i < ENTRY_BUCKETS; i++) {
 		struct entry *entry = manager->buckets[i];
 
@@ -316,6 +321,7 @@ void manager_close(struct manager *manager)
 		return;
 	}
 	manager->closing = true;
+	snapshots_close(manager);
 	forget_entries(manager);
 	environments_close(manager);
 	builds_close(manager);

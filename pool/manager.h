@@ -27,6 +27,7 @@ struct loop_timer;
 struct loop_source;
 struct launcher;
 struct claim;
+struct snapshot_job;
 
 #define LEASE_HOLDER "hobd"
 #define ENTRY_BUCKETS 1024
@@ -75,6 +76,7 @@ struct manager {
 	struct store *store;
 	struct slot_set *slots;
 	int sandboxes_fd; /* <run>/sandboxes */
+	int snapshots_program; /* hob-snapshots, opened */
 	int64_t started_ms;
 	struct pool *pools;
 	struct pool_image *images;
@@ -96,15 +98,20 @@ struct manager {
 	struct loop_source *watch_source;
 	int watch_environments, watch_heads;
 	int64_t builds_running;
+	struct snapshot_job *snapshot_jobs;
+	size_t removals; /* of what snapshots left, asked of the launcher */
 };
 
 /* Loads environments, adopts what is there, then calls on_started from the loop. Everything passed
  * in stays the caller's and outlives the manager. */
 MUSTCHECK int manager_open(const struct config *config, struct loop *loop,
-	struct launcher *launcher, struct store *store, void (*on_started)(void *context),
-	void *context, struct manager **ret_manager, struct error *err);
+	struct launcher *launcher, struct store *store, int snapshots_program,
+	void (*on_started)(void *context), void *context, struct manager **ret_manager,
+	struct error *err);
 /* Destroys every sandbox, then calls on_stopped. */
 void manager_stop_sandboxes(struct manager *manager, void (*on_stopped)(void *context));
+/* Calls on_stopped when nothing is left to be ended. */
+void manager_check_stopped(struct manager *manager);
 /* Forgets everything; sandboxes go on. */
 void manager_close(struct manager *manager);
 

@@ -87,6 +87,9 @@ bool entry_record_format(const struct entry_record *record, struct buffer *line)
 		json_object_set_new(
 			json, "snapshot", json_integer((json_int_t)record->snapshot_id));
 	}
+	if (record->keep) {
+		json_object_set_new(json, "keep", json_true());
+	}
 	if (record->env != NULL) {
 		json_object_set_new(json, "env", json_from_strv(record->env));
 	}
@@ -148,7 +151,8 @@ static int read_names(const json_t *json, struct entry_record *record, struct er
 	const char *id = "", *state = "", *environment = "";
 	int status;
 
-	if ((status = json_get_str(json, "id", &id, err)) < 0 ||
+	if ((status = json_get_bool(json, "keep", &record->keep, err)) < 0 ||
+		(status = json_get_str(json, "id", &id, err)) < 0 ||
 		(status = json_get_str(json, "state", &state, err)) < 0 ||
 		(status = json_get_str(json, "environment", &environment, err)) < 0) {
 		return status;

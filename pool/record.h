@@ -47,6 +47,7 @@ struct entry_record {
 	int64_t age_limit_ms; /* the environment's max_age, from the claim on */
 	int64_t idle_ms;
 	int64_t last_active_ms;
+	bool keep; /* RELEASING: what it has become is to be a snapshot */
 	char **env; /* of the claim; NULL: none */
 	json_t *metadata; /* of the claim; NULL: none */
 };

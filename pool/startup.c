@@ -4,6 +4,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/process.h"
 #include "configs/config.h"
 
 #include <fcntl.h>
@@ -189,6 +190,22 @@ int startup_socket(const struct config *config, int *ret_fd, struct error *err)
 		return error_sys(err, errno, "give %s to group %s", config->socket, config->group);
 	}
 	*ret_fd = steal_fd(&fd);
+	return 0;
+}
+
+int startup_program(const char *name, int *ret_fd, struct error *err)
+{
+	CLEANUP(free_p) char *path = NULL;
+	int fd, status = process_sibling(name, &path, err);
+
+	if (status < 0) {
+		return status;
+	}
+	fd = io_open(AT_FDCWD, path, O_RDONLY, 0, err);
+	if (fd < 0) {
+		return error_wrap(err, "open %s", path);
+	}
+	*ret_fd = fd;
 	return 0;
 }
 

@@ -15,6 +15,9 @@ MUSTCHECK int startup_lock(const struct config *config, int *ret_fd, struct erro
 /* The listening socket: systemd's (LISTEN_FDS) or a new one at config->socket, 0660 for the group.
  */
 MUSTCHECK int startup_socket(const struct config *config, int *ret_fd, struct error *err);
+/* Opens a sibling program for process_spawn: its folder may be closed to config->user, and this
+ * hobd goes on with its own version when another is installed. */
+MUSTCHECK int startup_program(const char *name, int *ret_fd, struct error *err);
 /* As many descriptors as the machine allows, up to what max_sandboxes can need. */
 void startup_descriptors(const struct config *config);
 /* "READY=1" and the like to systemd, when it listens. */

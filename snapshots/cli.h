@@ -57,6 +57,7 @@ int cli_tag(struct snapshots_cli *cli, struct error *err);
 int cli_untag(struct snapshots_cli *cli, struct error *err);
 int cli_gc(struct snapshots_cli *cli, struct error *err);
 int cli_du(struct snapshots_cli *cli, struct error *err);
+int cli_take(struct snapshots_cli *cli, struct error *err);
 int cli_diff(struct snapshots_cli *cli, struct error *err);
 int cli_export(struct snapshots_cli *cli, struct error *err);
 int cli_import(struct snapshots_cli *cli, struct error *err);

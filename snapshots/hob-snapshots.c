@@ -68,6 +68,8 @@ static const struct verb verbs[] = {
 		TAKES_DRY_RUN | TAKES_HEAD, cli_images_rm},
 	{{"recover", NULL}, "", "Sweep what killed processes left, as every start does", 0, 0, 0,
 		cli_recover},
+	{{"take", NULL}, "", "Take a snapshot for hobd, which speaks to it in JSON", 0, 0, 0,
+		cli_take},
 };
 
 /* Options that only some verbs take: where they go, and how help writes them. */

@@ -13,6 +13,10 @@ _hob_sandboxes() {
 	hob "${HOB_COMPLETE_SOCKET[@]}" ls -q 2>/dev/null
 }
 
+_hob_snapshots() {
+	hob snapshots ls --columns id 2>/dev/null | grep -oE '^snap-[0-9]+'
+}
+
 _hob_environments() {
 	hob "${HOB_COMPLETE_SOCKET[@]}" env ls 2>/dev/null | sed -nE '1d; s/^([^ ]+).*/\1/p'
 }
@@ -20,7 +24,8 @@ _hob_environments() {
 _hob_operands() {
 	case "$1" in
 	create | build) _hob_environments ;;
-	exec | info | ps | attach | timeout | rm) _hob_sandboxes ;;
+	exec | info | ps | attach | timeout | rm | snapshot | fork) _hob_sandboxes ;;
+	restore) _hob_snapshots ;;
 	shell) _hob_sandboxes && _hob_environments ;;
 	cp) _hob_sandboxes | sed 's/$/:/' ;;
 	builds | env | images) hob "$1" --help 2>/dev/null | _hob_words ;;

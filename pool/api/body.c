@@ -242,6 +242,60 @@ int timeout_body_parse(const json_t *json, int64_t *ret_seconds, struct error *e
 	return 0;
 }
 
+static int check_label(const char *label, struct error *err)
+{
+	if (label != NULL && strlen(label) >= SNAPSHOT_LABEL_SIZE) {
+		return error_set(
+			err, ERROR_LIMIT, "\"label\" is over %d bytes", SNAPSHOT_LABEL_SIZE - 1);
+	}
+	return 0;
+}
+
+int snapshot_body_parse(const json_t *json, struct snapshot_body *ret_body, struct error *err)
+{
+	static const char *const keys[] = {"label", "reason", "metadata", NULL};
+	struct snapshot_body body = {.reason = SNAPSHOT_MANUAL};
+	const char *reason = snapshot_reason_name(SNAPSHOT_MANUAL);
+	json_t *metadata = NULL;
+	int status;
+
+	if ((status = json_check_keys(json, keys, err)) < 0 ||
+		(status = json_get_str(json, "label", &body.label, err)) < 0 ||
+		(status = check_label(body.label, err)) < 0 ||
+		(status = json_get_str(json, "reason", &reason, err)) < 0 ||
+		(status = read_metadata(json, &metadata, err)) < 0) {
+		return status;
+	}
+	if (!snapshot_reason_parse(reason, &body.reason) ||
+		(body.reason != SNAPSHOT_MANUAL && body.reason != SNAPSHOT_SESSION)) {
+		return error_set(err, ERROR_INVALID,
+			"\"reason\" must be \"manual\" or \"session\", not \"%s\"", reason);
+	}
+	body.metadata = metadata;
+	*ret_body = body;
+	return 0;
+}
+
+int fork_body_parse(const json_t *json, struct fork_body *ret_body, struct error *err)
+{
+	static const char *const keys[] = {"count", "label", "metadata", NULL};
+	struct fork_body body = {.count = 1};
+	json_t *metadata = NULL;
+	int status;
+
+	if ((status = json_check_keys(json, keys, err)) < 0 ||
+		(status = json_get_int(json, "count", 1, FORK_CHILDREN_MAX, &body.count, err)) <
+			0 ||
+		(status = json_get_str(json, "label", &body.label, err)) < 0 ||
+		(status = check_label(body.label, err)) < 0 ||
+		(status = read_metadata(json, &metadata, err)) < 0) {
+		return status;
+	}
+	body.metadata = metadata;
+	*ret_body = body;
+	return 0;
+}
+
 static int signal_from_name(const char *name, int *ret_signal, struct error *err)
 {
 	static const struct {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "snapshots/snapshot.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -45,6 +46,22 @@ struct exec_body {
 
 MUSTCHECK int exec_body_parse(const json_t *json, struct exec_body *ret_body, struct error *err);
 void exec_body_done(struct exec_body *body);
+
+struct snapshot_body {
+	const char *label; /* NULL: none */
+	enum snapshot_reason reason; /* manual unless said: manual or session */
+	const json_t *metadata; /* borrowed; NULL: none */
+};
+MUSTCHECK int snapshot_body_parse(
+	const json_t *json, struct snapshot_body *ret_body, struct error *err);
+
+#define FORK_CHILDREN_MAX 100
+struct fork_body {
+	int64_t count; /* 1 to FORK_CHILDREN_MAX */
+	const char *label;
+	const json_t *metadata; /* of the children; NULL: their parent's */
+};
+MUSTCHECK int fork_body_parse(const json_t *json, struct fork_body *ret_body, struct error *err);
 
 MUSTCHECK int timeout_body_parse(const json_t *json, int64_t *ret_seconds, struct error *err);
 

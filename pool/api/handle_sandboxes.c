@@ -181,7 +181,9 @@ static void on_gone(struct entry_wait *wait)
 
 	http_request_work_done(request);
 	http_reply_json(request, MHD_HTTP_OK,
-		json_pack("{s:s, s:s}", "id", release->id, "state", entry_state_name(ENTRY_GONE)));
+		json_pack("{s:s, s:s, s:o}", "id", release->id, "state",
+			entry_state_name(ENTRY_GONE), "snapshot",
+			json_numbered("snap-", wait->snapshot_id)));
 	free(release);
 }
 
@@ -197,11 +199,18 @@ static void on_releaser_gone(void *work)
 void handle_sandbox_delete(struct http_request *request)
 {
 	struct entry *entry = http_entry(request);
+	struct error err = ERROR_INIT;
 	struct release *release;
+	int64_t keep = -1;
 
 	if (entry == NULL) {
 		return;
 	}
+	if (http_query_int(request, "snapshot", 0, 1, -1, &keep, &err) < 0) {
+		http_reply_error(request, &err);
+		return;
+	}
+	entry->keep_asked = (int)keep;
 	release = xcalloc(1, sizeof(*release));
 	release->request = request;
 	memcpy(release->id, entry->record.id, sizeof(release->id));

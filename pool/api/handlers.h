@@ -18,6 +18,15 @@ void handle_sandbox_get(struct http_request *request);
 void handle_sandbox_delete(struct http_request *request);
 void handle_sandbox_timeout(struct http_request *request);
 
+/* handle_snapshots.c */
+void handle_snapshot_take(struct http_request *request);
+void handle_snapshot_list(struct http_request *request);
+void handle_snapshot_get(struct http_request *request);
+void handle_snapshot_delete(struct http_request *request);
+
+/* handle_fork.c */
+void handle_fork(struct http_request *request);
+
 /* handle_execs.c */
 void handle_exec(struct http_request *request);
 void handle_exec_list(struct http_request *request);

@@ -13,6 +13,7 @@ struct entry;
 struct error;
 struct pool;
 struct run;
+struct snapshot_result;
 
 /* Text from outside, whatever its bytes: what is not UTF-8 becomes U+FFFD. */
 json_t *json_string_safe(const char *text);
@@ -27,6 +28,9 @@ void json_set_bytes(
 json_t *entry_to_json(const struct entry *entry);
 /* The reply to a claim: the sandbox, and how it was come by. handle_sandboxes.c */
 json_t *claim_to_json(const struct claim_result *result);
+/* The reply to a snapshot that was taken. handle_snapshots.c */
+json_t *taken_to_json(const struct snapshot_result *result);
+json_t *layers_to_json(const struct layer *layers, size_t count);
 json_t *run_to_json(const struct run *run);
 json_t *runs_to_json(const struct entry *entry);
 /* How an ended command ended; `output` with what is kept of its output. */

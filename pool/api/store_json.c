@@ -113,12 +113,12 @@ json_t *build_to_json(const struct build *build)
 		build->message != NULL ? json_string_safe(build->message) : json_null());
 }
 
-static json_t *layers_to_json(const struct image *image)
+json_t *layers_to_json(const struct layer *list, size_t count)
 {
 	json_t *layers = json_array();
 
-	for (size_t i = 0; i < image->layer_count; i++) {
-		const struct layer *layer = &image->layers[i];
+	for (size_t i = 0; i < count; i++) {
+		const struct layer *layer = &list[i];
 
 		json_array_append_new(layers,
 			json_pack("{s:I, s:s, s:o, s:I, s:I, s:I}", "id", (json_int_t)layer->id,
@@ -146,7 +146,7 @@ json_t *image_to_json(struct store *store, const struct image *image, struct err
 	return json_pack("{s:o, s:s, s:s, s:o, s:b, s:o, s:I, s:I, s:I, s:o}", "id",
 		json_numbered("img-", image->id), "environment", image->environment, "commit",
 		image->commit, "created_at", json_time(image->created_ms), "head", image->is_head,
-		"layers", layers_to_json(image), "bytes", (json_int_t)(exclusive + shared),
-		"exclusive_bytes", (json_int_t)exclusive, "shared_bytes", (json_int_t)shared,
-		"users", list);
+		"layers", layers_to_json(image->layers, image->layer_count), "bytes",
+		(json_int_t)(exclusive + shared), "exclusive_bytes", (json_int_t)exclusive,
+		"shared_bytes", (json_int_t)shared, "users", list);
 }

@@ -50,6 +50,9 @@ int claim_sandbox(struct cli *cli, const char *environment, const struct claim_o
 	if (options->image != NULL) {
 		json_object_set_new(body, "image", json_string(options->image));
 	}
+	if (options->snapshot != NULL) {
+		json_object_set_new(body, "snapshot", json_string(options->snapshot));
+	}
 	status = cli_pairs(options->env, "env", true, &env, err);
 	if (status < 0) {
 		return status;

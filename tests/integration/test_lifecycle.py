@@ -38,7 +38,7 @@ def test_build_warm_claim_exec_files_delete(machine):
     assert client.raw("GET", client.file_path(sandbox, "/workspace/new.txt")).body == \
         b"from outsidefrom inside\n"
 
-    assert client.delete(sandbox) == {"id": sandbox, "state": "gone"}
+    assert client.delete(sandbox) == {"id": sandbox, "state": "gone", "snapshot": None}
     with pytest.raises(Failure) as gone:
         client.get(f"/v1/sandboxes/{sandbox}")
     assert gone.value.status == 404

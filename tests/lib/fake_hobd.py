@@ -201,7 +201,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def sandbox_delete(self, sandbox_id):
         self.sandbox(sandbox_id)
         del self.hobd.sandboxes[sandbox_id]
-        self.reply(200, {"id": sandbox_id, "state": "gone"})
+        self.reply(200, {"id": sandbox_id, "state": "gone", "snapshot": None})
 
     def set_timeout(self, sandbox_id):
         box = self.sandbox(sandbox_id)

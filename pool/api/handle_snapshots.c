@@ -1,0 +1,152 @@
+/* Taking snapshots, and showing and removing them. A snapshot that was begun is taken whether its
+ * client waits or not. */
+#include "base/memory.h"
+#include "pool/api/body.h"
+#include "pool/api/handlers.h"
+#include "pool/api/http_private.h"
+#include "pool/api/object_json.h"
+#include "pool/entry.h"
+#include "pool/manager.h"
+#include "pool/snapshot.h"
+#include "snapshots/cli.h"
+
+#include <inttypes.h>
+
+/* ---- taking ---- */
+
+static void on_taken(void *context, const struct snapshot_result *result, const struct error *err)
+{
+	struct http_request *request = context;
+
+	http_request_work_done(request);
+	if (err != NULL) {
+		http_reply_error(request, err);
+	} else {
+		http_reply_json(request, MHD_HTTP_CREATED, taken_to_json(result));
+	}
+}
+
+json_t *taken_to_json(const struct snapshot_result *result)
+{
+	json_t *json = json_copy((json_t *)(uintptr_t)result->about);
+
+	json_object_set_new(json, "pause_us", json_integer((json_int_t)result->pause_us));
+	json_object_set_new(json, "copy_us", json_integer((json_int_t)result->copy_us));
+	json_object_set_new(json, "took_us", json_integer((json_int_t)result->took_us));
+	return json;
+}
+
+static void on_taker_gone(void *work)
+{
+	snapshot_forget(work);
+}
+
+void handle_snapshot_take(struct http_request *request)
+{
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	struct snapshot_body body;
+	struct snapshot_job *job = NULL;
+	struct error err = ERROR_INIT;
+	struct entry *entry;
+
+	if (http_body_json(request, &json, &err) < 0 ||
+		snapshot_body_parse(json, &body, &err) < 0) {
+		http_reply_error(request, &err);
+		return;
+	}
+	entry = http_entry(request);
+	if (entry == NULL) {
+		return;
+	}
+	if (snapshot_start(entry,
+		    &(struct snapshot_order){
+			    .reason = body.reason, .label = body.label, .metadata = body.metadata},
+		    on_taken, request, &job, &err) < 0) {
+		http_reply_error(request, &err);
+		return;
+	}
+	http_request_work(request, job, on_taker_gone);
+}
+
+/* ---- showing ---- */
+
+static int add_users(struct store *store, int64_t id, json_t *json, struct error *err)
+{
+	CLEANUP(strv_free_p) char **users = NULL;
+	json_t *list;
+	int status = snapshot_users(store, id, &users, err);
+
+	if (status < 0) {
+		return status;
+	}
+	list = json_array();
+	for (char **user = users; user != NULL && *user != NULL; user++) {
+		json_array_append_new(list, json_string_safe(*user));
+	}
+	json_object_set_new(json, "users", list);
+	return 0;
+}
+
+void handle_snapshot_list(struct http_request *request)
+{
+	struct snapshot_filter filter = SNAPSHOT_FILTER_ALL;
+	struct snapshot *snapshots = NULL;
+	struct error err = ERROR_INIT;
+	size_t count = 0;
+	json_t *list;
+
+	filter.environment = http_query(request, "environment");
+	if (snapshot_list(request->manager->store, &filter, &snapshots, &count, &err) < 0) {
+		http_reply_error(request, &err);
+		return;
+	}
+	list = json_array();
+	for (size_t i = 0; i < count; i++) {
+		json_array_append_new(list, cli_snapshot_json(&snapshots[i]));
+	}
+	snapshots_free(snapshots, count);
+	http_reply_json(request, MHD_HTTP_OK, json_pack("{s:o}", "snapshots", list));
+}
+
+void handle_snapshot_get(struct http_request *request)
+{
+	struct store *store = request->manager->store;
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	struct snapshot snapshot = {0};
+	struct error err = ERROR_INIT;
+	int status = snapshot_find(store, request->match.args[0], &snapshot, &err);
+
+	if (status == 0) {
+		json = cli_snapshot_json(&snapshot);
+		json_object_set_new(
+			json, "layers", layers_to_json(snapshot.layers, snapshot.layer_count));
+		status = add_users(store, snapshot.id, json, &err);
+	}
+	snapshot_done(&snapshot);
+	if (status < 0) {
+		http_reply_error(request, &err);
+	} else {
+		http_reply_json(request, MHD_HTTP_OK, steal_ptr(json));
+	}
+}
+
+void handle_snapshot_delete(struct http_request *request)
+{
+	struct store *store = request->manager->store;
+	struct snapshot snapshot = {0};
+	struct error err = ERROR_INIT;
+	uint64_t freed = 0;
+	int status = snapshot_find(store, request->match.args[0], &snapshot, &err);
+
+	if (status == 0) {
+		status = snapshot_remove(store, snapshot.id, &freed, &err);
+	}
+	if (status < 0) {
+		http_reply_error(request, &err);
+	} else {
+		http_reply_json(request, MHD_HTTP_OK,
+			json_pack("{s:o, s:I}", "id", json_numbered("snap-", snapshot.id),
+				"freed_bytes", (json_int_t)freed));
+	}
+	snapshot_done(&snapshot);
+}
