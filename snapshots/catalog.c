@@ -173,6 +173,23 @@ int query_run(struct query *query, int64_t *ret_changed, struct error *err)
 	return row;
 }
 
+int query_run_relaxed(struct query *query, int64_t *ret_changed, struct error *err)
+{
+	struct error ignored = ERROR_INIT;
+	/* Inside a transaction it is that one's commit which waits or not. */
+	bool alone = sqlite3_get_autocommit(query->db) != 0;
+	int status;
+
+	if (alone && (status = catalog_exec(query->db, "PRAGMA synchronous = NORMAL", err)) < 0) {
+		return status;
+	}
+	status = query_run(query, ret_changed, err);
+	if (alone && catalog_exec(query->db, "PRAGMA synchronous = FULL", &ignored) < 0) {
+		return status < 0 ? status : error_set(err, ignored.kind, "%s", ignored.message);
+	}
+	return status;
+}
+
 void query_again(struct query *query)
 {
 	sqlite3_reset(query->statement);

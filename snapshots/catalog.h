@@ -41,6 +41,9 @@ void query_bind_text(struct query *query, const char *text); /* NULL is SQL's NU
 MUSTCHECK int query_row(struct query *query, struct error *err);
 /* Runs it to the end and counts the rows it changed (NULL: not wanted). */
 MUSTCHECK int query_run(struct query *query, int64_t *ret_changed, struct error *err);
+/* query_run without waiting for the disk: for what need not outlive a power cut (a kill it does).
+ * The next transaction that waits takes it along. */
+MUSTCHECK int query_run_relaxed(struct query *query, int64_t *ret_changed, struct error *err);
 /* For running the same statement with other values. */
 void query_again(struct query *query);
 
