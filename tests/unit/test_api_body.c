@@ -180,11 +180,52 @@ static void test_terminal(void **state)
 	assert_int_equal(terminal_message_parse(half, &message, &err), -ERROR_INVALID);
 }
 
+static void test_snapshot(void **state)
+{
+	CLEANUP(json_decref_p) json_t *empty = parse("{}");
+	CLEANUP(json_decref_p)
+	json_t *full = parse("{\"label\":\"x\",\"reason\":\"session\",\"metadata\":{\"a\":\"b\"}}");
+	struct error err = ERROR_INIT;
+	struct snapshot_body body;
+
+	(void)state;
+	assert_ok(snapshot_body_parse(empty, &body, &err), &err);
+	assert_null(body.label);
+	assert_null(body.metadata);
+	assert_int_equal(body.reason, SNAPSHOT_MANUAL);
+	assert_ok(snapshot_body_parse(full, &body, &err), &err);
+	assert_string_equal(body.label, "x");
+	assert_int_equal(body.reason, SNAPSHOT_SESSION);
+	assert_int_equal(json_object_size(body.metadata), 1);
+}
+
+static void test_fork(void **state)
+{
+	static const struct {
+		const char *text;
+		int64_t count; /* 0: refused */
+	} rows[] = {{"{}", 1}, {"{\"count\":100,\"label\":\"x\"}", 100}, {"{\"count\":101}", 0},
+		{"{\"count\":0}", 0}, {"{\"count\":\"2\"}", 0}, {"{\"reason\":\"manual\"}", 0}};
+	struct fork_body body;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		CLEANUP(json_decref_p) json_t *json = parse(rows[i].text);
+		struct error err = ERROR_INIT;
+		int status = fork_body_parse(json, &body, &err);
+
+		assert_int_equal(status, rows[i].count == 0 ? -ERROR_INVALID : 0);
+		assert_true(rows[i].count == 0 || body.count == rows[i].count);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_claim),
 		cmocka_unit_test(test_claim_defaults),
+		cmocka_unit_test(test_snapshot),
+		cmocka_unit_test(test_fork),
 		cmocka_unit_test(test_claim_refused),
 		cmocka_unit_test(test_exec),
 		cmocka_unit_test(test_exec_shell),

@@ -59,6 +59,7 @@ static void test_defaults(void **state)
 	assert_int_equal(e->limits.disk_bytes, INT64_C(10) << 30);
 	assert_int_equal(e->idle_ms, 15 * 60 * 1000);
 	assert_int_equal(e->max_age_ms, 8 * 3600 * 1000);
+	assert_false(e->exit_snapshot);
 	assert_int_equal(e->snapshots.keep_last, 0);
 	assert_int_equal(e->snapshots.keep_for_ms, 0);
 	assert_true(e->snapshots.keep_labelled);
@@ -85,7 +86,7 @@ static const char full[] = "name: webapp\n"
 			   "schedule: {every: 0}\n"
 			   "pool: {min: 0, max: 0}\n"
 			   "limits: {cpus: 1.5, memory: 512MiB, pids: 0, disk: 1GB}\n"
-			   "lifecycle: {idle: 0, max_age: 1d}\n"
+			   "lifecycle: {idle: 0, max_age: 1d, snapshot: exit}\n"
 			   "snapshots: {keep_last: 5, keep_for: 30d, keep_labelled: false}\n";
 
 static void test_everything(void **state)
@@ -107,6 +108,7 @@ static void test_everything(void **state)
 	assert_string_equal(e->env[1], "B=x: \"y\"");
 	assert_string_equal(e->env[2], "EMPTY=");
 	assert_null(e->env[3]);
+	assert_true(e->exit_snapshot);
 	assert_string_equal(e->user, "1000:1000");
 	assert_int_equal(e->step_count, 2);
 	assert_string_equal(e->steps[0].run, "set -e\nnpm ci\n");

@@ -20,7 +20,8 @@ static struct entry_record sample(void)
 		.expires_ms = 9000,
 		.age_limit_ms = 8000,
 		.idle_ms = 500,
-		.last_active_ms = 2500};
+		.last_active_ms = 2500,
+		.keep = true};
 
 	strv_add(&record.env, "TOKEN=a \"b\"\n");
 	record.metadata = json_pack("{s:s}", "who", "ada");
@@ -51,6 +52,7 @@ static void test_round_trip(void **state)
 	assert_int_equal(back.age_limit_ms, 8000);
 	assert_int_equal(back.idle_ms, 500);
 	assert_int_equal(back.last_active_ms, 2500);
+	assert_true(back.keep);
 	assert_string_equal(back.env[0], record.env[0]);
 	assert_null(back.env[1]);
 	assert_true(json_equal(back.metadata, record.metadata));
