@@ -46,17 +46,17 @@ ALL_CFLAGS   = -std=gnu11 $(OPT_$(FLAVOR)) $(WARN) -ffunction-sections -fdata-se
 ALL_LDFLAGS  = $(LINK_$(FLAVOR)) -Wl,--gc-sections -Wl,--as-needed $(LDFLAGS)
 ALL_LDLIBS   = $(PKG_LIBS) -lwslay -lpthread $(LDLIBS)
 
-# ---- rooms: one archive each; a program is its main file and the rooms below it ----
-mains    := pool/cli/hob.c pool/hobd.c builder/hob-build.c snapshots/hob-snapshots.c
-room      = $(filter-out $(mains),$(wildcard $(addsuffix /*.c,$(1))))
+# ---- rooms: one archive each, folders within included; a program is its main file and the rooms below it ----
+mains    := pool/cli/hob.c pool/hobd.c builder/hob-build.c snapshots/cli/hob-snapshots.c
+room      = $(filter-out $(mains),$(wildcard $(1)/*.c $(1)/*/*.c))
 objects   = $(patsubst %.c,$(B)/%.o,$(1))
 ROOMS    := base configs snapshots pool/sandbox builder pool tests/lib
 SRC_base      := $(call room,base)
 SRC_configs   := $(call room,configs)
 SRC_snapshots := $(call room,snapshots)
-SRC_pool/sandbox := $(filter-out pool/sandbox/seccomp_generate.c,$(call room,pool/sandbox))
+SRC_pool/sandbox := $(filter-out pool/sandbox/seccomp_generate.c pool/sandbox/init/%,$(call room,pool/sandbox))
 SRC_builder   := $(call room,builder)
-SRC_pool      := $(call room,pool pool/api pool/cli)
+SRC_pool      := $(filter-out pool/sandbox/%,$(call room,pool) $(wildcard pool/*/*/*.c))
 SRC_tests/lib := $(filter-out tests/lib/fuzz_replay.c,$(call room,tests/lib))
 PROGRAMS := $(addprefix $(B)/,hob hobd hob-build hob-snapshots hob-init)
 
@@ -74,7 +74,7 @@ lib = $(foreach r,$(1),$(B)/lib/$(subst /,-,$(r)).a)
 $(B)/hob:           $(B)/pool/cli/hob.o $(call lib,pool pool/sandbox snapshots configs base)
 $(B)/hobd:          $(B)/pool/hobd.o $(call lib,pool pool/sandbox snapshots configs base)
 $(B)/hob-build:     $(B)/builder/hob-build.o $(call lib,builder pool/sandbox snapshots configs base)
-$(B)/hob-snapshots: $(B)/snapshots/hob-snapshots.o $(call lib,snapshots configs base)
+$(B)/hob-snapshots: $(B)/snapshots/cli/hob-snapshots.o $(call lib,snapshots configs base)
 $(B)/hob $(B)/hobd $(B)/hob-build $(B)/hob-snapshots:
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)

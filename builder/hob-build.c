@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/text.h"
-#include "builder/git.h"
+#include "builder/git/git.h"
 #include "builder/job.h"
 #include "builder/local.h"
 #include "builder/machine.h"

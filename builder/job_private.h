@@ -2,7 +2,7 @@
 #ifndef HOB_BUILDER_JOB_PRIVATE_H
 #define HOB_BUILDER_JOB_PRIVATE_H
 
-#include "builder/git.h"
+#include "builder/git/git.h"
 #include "builder/job.h"
 #include "builder/machine.h"
 #include "builder/range.h"

@@ -8,7 +8,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "builder/git.h"
+#include "builder/git/git.h"
 #include "configs/config.h"
 #include "configs/environment.h"
 #include "pool/sandbox/idmap.h"

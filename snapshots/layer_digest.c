@@ -1,6 +1,6 @@
 /* The digest of a layer: each entry as a record of texts with their ends, and a file's content as
  * its blocks that are not all zero, so that holes do not count and cost nothing. */
-#include "snapshots/layer_walk.h"
+#include "snapshots/tree/layer_walk.h"
 #include "snapshots/store_private.h"
 
 #include "base/io.h"

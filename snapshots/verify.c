@@ -1,7 +1,7 @@
 /* The walk of a layer makes a line for each entry; lines are compared with the recorded ones one by
  * one, and a name that only one side has is told by the order of names. */
 #include "snapshots/verify.h"
-#include "snapshots/layer_walk.h"
+#include "snapshots/tree/layer_walk.h"
 #include "snapshots/store_private.h"
 
 #include "base/clock.h"

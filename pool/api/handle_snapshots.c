@@ -8,7 +8,7 @@
 #include "pool/entry.h"
 #include "pool/manager.h"
 #include "pool/snapshot.h"
-#include "snapshots/cli.h"
+#include "snapshots/cli/cli.h"
 
 #include <inttypes.h>
 

@@ -1,6 +1,6 @@
 /* Starts hob-build the way an operator would: the host's mounts, root, nothing of the launcher's.
  */
-#include "pool/sandbox/launcher_server.h"
+#include "pool/sandbox/launcher/launcher_server.h"
 
 #include "base/fault.h"
 #include "base/memory.h"

@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/memory.h"
-#include "pool/sandbox/launcher_server.h"
+#include "pool/sandbox/launcher/launcher_server.h"
 
 #include <fcntl.h>
 #include <stdio.h>

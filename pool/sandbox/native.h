@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "pool/sandbox/cgroup.h"
 #include "pool/sandbox/idmap.h"
-#include "pool/sandbox/launcher_wire.h"
+#include "pool/sandbox/launcher/launcher_wire.h"
 #include "pool/sandbox/netns.h"
 #include "pool/sandbox/places.h"
 #include "pool/sandbox/spares.h"

@@ -3,7 +3,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "pool/sandbox/launcher_server.h"
+#include "pool/sandbox/launcher/launcher_server.h"
 
 #include <linux/ioprio.h>
 #include <signal.h>

@@ -3,8 +3,8 @@
  * a hostile parser might say over the wire, to the side that writes. Neither may crash, leave
  * anything in the store or touch a canary beside it.
  */
-#include "snapshots/archive.h"
-#include "snapshots/import_wire.h"
+#include "snapshots/archive/archive.h"
+#include "snapshots/archive/import_wire.h"
 
 #include "base/io.h"
 #include "base/memory.h"

@@ -7,7 +7,7 @@
 #define HOB_TESTS_LIB_LIVE_KIT_H
 
 #include "base/error.h"
-#include "pool/sandbox/live_copy.h"
+#include "pool/sandbox/live/live_copy.h"
 
 #include <stdbool.h>
 

@@ -4,7 +4,7 @@
 
 #include "base/io.h"
 #include "base/json.h"
-#include "pool/cli/doctor.h"
+#include "pool/cli/doctor/doctor.h"
 
 #include <fcntl.h>
 #include <glob.h>

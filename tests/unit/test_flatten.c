@@ -1,6 +1,6 @@
 /* Flattening: random stacks of layers show the same before and after, as overlayfs itself sees
  * them; leases keep the old list; nothing to do is nothing done. Needs root. */
-#include "snapshots/flatten.h"
+#include "snapshots/tree/flatten.h"
 #include "snapshots/gc.h"
 #include "snapshots/store_private.h"
 

@@ -3,7 +3,7 @@
 #include "tests/lib/git_kit.h"
 #include "tests/lib/test.h"
 
-#include "builder/git.h"
+#include "builder/git/git.h"
 #include "builder/machine.h"
 #include "builder/report.h"
 

@@ -1,5 +1,5 @@
 /* What a launcher believes of a packet from a program that may have been taken over. */
-#include "pool/sandbox/launcher_wire.h"
+#include "pool/sandbox/launcher/launcher_wire.h"
 #include "tests/lib/test.h"
 
 #include <stdio.h>

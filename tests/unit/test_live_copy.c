@@ -5,7 +5,7 @@
 #include "tests/lib/tree_compare.h"
 
 #include "base/io.h"
-#include "pool/sandbox/live_copy_private.h"
+#include "pool/sandbox/live/live_copy_private.h"
 
 #include <fcntl.h>
 #include <stdio.h>

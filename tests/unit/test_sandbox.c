@@ -432,10 +432,13 @@ static void test_only_root_starts_launchers(void **state)
 static void test_dropped_privileges_do_not_come_back(void **state)
 {
 	struct sandbox_kit *kit = *state;
+	CLEANUP(free_p) char *closed = NULL;
 	int status = 0;
 	pid_t pid;
 
 	ROOT_NEEDED(kit);
+	closed = xasprintf("%s/closed", kit->folder);
+	assert_int_equal(mkdir(closed, 0700), 0);
 	pid = fork();
 	if (pid == 0) {
 		struct error err = ERROR_INIT;
@@ -444,7 +447,7 @@ static void test_dropped_privileges_do_not_come_back(void **state)
 			_exit(1);
 		}
 		_exit(geteuid() == 0 || getegid() == 0 || setuid(0) == 0 || setgid(0) == 0 ||
-					access("/root/.", X_OK) == 0
+					access(closed, X_OK) == 0
 				? 2
 				: 0);
 	}

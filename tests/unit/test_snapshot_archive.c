@@ -1,6 +1,6 @@
 /* Export and import: everything about a tree survives, the same snapshot gives the same bytes, and
  * what is damaged or would leave its place is refused. Needs root for owners and whiteouts. */
-#include "snapshots/archive.h"
+#include "snapshots/archive/archive.h"
 
 #include "tests/lib/store_kit.h"
 #include "tests/lib/test.h"

@@ -4,8 +4,8 @@
  * other, at every passage of it. After each, the sweep and a collection must leave what was kept
  * whole and verified, nothing unreachable on disk, and the same work must succeed. Needs root.
  */
-#include "snapshots/archive.h"
-#include "snapshots/flatten.h"
+#include "snapshots/archive/archive.h"
+#include "snapshots/tree/flatten.h"
 #include "snapshots/gc.h"
 #include "snapshots/store_private.h"
 #include "snapshots/verify.h"

@@ -1,6 +1,6 @@
 /* Layers seen as one tree, and the differences of two: whiteouts, opaque folders, replaced types,
  * copied-up entries that are the same, links that lead out. Needs root for whiteouts. */
-#include "snapshots/tree_walk.h"
+#include "snapshots/tree/tree_walk.h"
 
 #include "tests/lib/store_kit.h"
 #include "tests/lib/test.h"

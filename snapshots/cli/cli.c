@@ -1,0 +1,128 @@
+/* Opening the store on behalf of an operator, and how sizes, ages and columns are written. */
+#include "snapshots/cli/cli.h"
+
+#include "base/clock.h"
+#include "configs/config.h"
+
+int cli_open(struct snapshots_cli *cli, enum store_mode mode, struct error *err)
+{
+	CLEANUP(config_free_p) struct config *config = NULL;
+	const char *path = cli->store_path;
+	int status;
+
+	if (path == NULL) {
+		status = config_load(cli->config_path, &config, err);
+		if (status < 0) {
+			return status;
+		}
+		path = config->store;
+	}
+	status = store_become_owner(path, cli->rights, &cli->helper, err);
+	if (status == 0) {
+		status = store_open(path, mode, &cli->store, err);
+	}
+	if (status == 0 && cli->helper != NULL) {
+		store_set_remover(cli->store, store_helper_remove, cli->helper);
+		store_set_usage(cli->store, store_helper_usage, cli->helper);
+		store_set_opaque(cli->store, store_helper_opaque, cli->helper);
+	}
+	return status;
+}
+
+void cli_done(struct snapshots_cli *cli)
+{
+	store_close(cli->store);
+	store_helper_stop(cli->helper);
+}
+
+void cli_bytes(char text[CLI_TEXT_SIZE], uint64_t bytes)
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+	double value = (double)bytes;
+	size_t unit = 0;
+
+	while (value >= 1000 && unit + 1 < ARRAY_SIZE(units)) {
+		value /= 1024;
+		unit++;
+	}
+	snprintf(text, CLI_TEXT_SIZE, unit > 0 && value < 9.95 ? "%.1f %s" : "%.0f %s", value,
+		units[unit]);
+}
+
+void cli_age(char text[CLI_TEXT_SIZE], int64_t real_ms)
+{
+	int64_t seconds = (clock_real_ms() - real_ms) / 1000;
+
+	if (seconds < 0) {
+		seconds = 0;
+	}
+	if (seconds < 60) {
+		snprintf(text, CLI_TEXT_SIZE, "%llds", (long long)seconds);
+	} else if (seconds < 3600) {
+		snprintf(text, CLI_TEXT_SIZE, "%lldm", (long long)(seconds / 60));
+	} else if (seconds < 2 * 86400) {
+		snprintf(text, CLI_TEXT_SIZE, "%lldh", (long long)(seconds / 3600));
+	} else {
+		snprintf(text, CLI_TEXT_SIZE, "%lldd", (long long)(seconds / 86400));
+	}
+}
+
+void cli_cell(struct cli_table *table, const char *text)
+{
+	size_t length = strlen(text);
+
+	*array_add(&table->cells, &table->count, &table->room) =
+		(struct cli_cell_text){table->text.length, length};
+	buffer_add(&table->text, text, length);
+}
+
+static size_t column_width(const struct cli_table *table, size_t column)
+{
+	size_t width = 0;
+
+	for (size_t i = column; i < table->count; i += table->columns) {
+		width = table->cells[i].length > width ? table->cells[i].length : width;
+	}
+	return width;
+}
+
+static void add_blanks(struct buffer *out, size_t count)
+{
+	static const char blanks[] = "                                ";
+
+	for (; count > 0; count -= count < 32 ? count : 32) {
+		buffer_add(out, blanks, count < 32 ? count : 32);
+	}
+}
+
+void cli_table_print(const struct cli_table *table)
+{
+	size_t *widths = xcalloc(table->columns, sizeof(*widths));
+	CLEANUP(buffer_done) struct buffer out = {0};
+
+	for (size_t i = 0; i < table->columns; i++) {
+		widths[i] = column_width(table, i);
+	}
+	for (size_t i = 0; i < table->count; i++) {
+		size_t column = i % table->columns, length = table->cells[i].length;
+		bool last = column + 1 == table->columns;
+
+		if (table->right[column] && !last) {
+			add_blanks(&out, widths[column] - length);
+		}
+		buffer_add(&out, table->text.data + table->cells[i].start, length);
+		if (!table->right[column] && !last) {
+			add_blanks(&out, widths[column] - length);
+		}
+		buffer_add(&out, last ? "\n" : "  ", last ? 1 : 2);
+	}
+	fwrite(out.data, 1, out.length, stdout);
+	free(widths);
+}
+
+void cli_table_done(struct cli_table *table)
+{
+	free(table->cells);
+	buffer_done(&table->text);
+	*table = (struct cli_table){0};
+}

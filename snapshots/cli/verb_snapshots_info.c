@@ -1,0 +1,219 @@
+/* `hob-snapshots info|pin|unpin|tag|untag`: one snapshot at a time. */
+#include "snapshots/cli/cli.h"
+#include "snapshots/snapshot.h"
+
+#include "base/clock.h"
+
+static json_t *layers_json(const struct snapshot *snapshot)
+{
+	json_t *layers = json_array();
+
+	for (size_t i = 0; i < snapshot->layer_count; i++) {
+		const struct layer *layer = &snapshot->layers[i];
+
+		json_array_append_new(layers,
+			json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:b, s:b}", "id",
+				(json_int_t)layer->id, "kind", layer->kind, "title", layer->title,
+				"files", (json_int_t)layer->files, "bytes",
+				(json_int_t)layer->bytes, "stored", (json_int_t)layer->stored,
+				"own", i >= snapshot->layer_count - snapshot->own_count, "shared",
+				layer->refs > 1));
+	}
+	return layers;
+}
+
+static void print_layers(const struct snapshot *snapshot)
+{
+	static const bool right[] = {true, false, false, true, true, true, false};
+	static const char *const titles[] = {
+		"LAYER", "KIND", "", "FILES", "SIZE", "ON DISK", "TITLE"};
+	CLEANUP(cli_table_done)
+	struct cli_table table = {.columns = ARRAY_SIZE(titles), .right = right};
+	char text[CLI_TEXT_SIZE];
+
+	for (size_t i = 0; i < ARRAY_SIZE(titles); i++) {
+		cli_cell(&table, titles[i]);
+	}
+	for (size_t i = snapshot->layer_count; i-- > 0;) {
+		const struct layer *layer = &snapshot->layers[i];
+
+		snprintf(text, sizeof(text), "%lld", (long long)layer->id);
+		cli_cell(&table, text);
+		cli_cell(&table, layer->kind);
+		cli_cell(&table, layer->refs > 1 ? "shared" : "exclusive");
+		snprintf(text, sizeof(text), "%llu", (unsigned long long)layer->files);
+		cli_cell(&table, text);
+		cli_bytes(text, layer->bytes);
+		cli_cell(&table, text);
+		cli_bytes(text, layer->stored);
+		cli_cell(&table, text);
+		cli_cell(&table, layer->title);
+	}
+	cli_table_print(&table);
+}
+
+static void print_users(char *const *users)
+{
+	printf("Needed by:    %s", users[0] != NULL ? users[0] : "nothing");
+	for (size_t i = 1; users[0] != NULL && users[i] != NULL; i++) {
+		printf(", %s", users[i]);
+	}
+	putchar('\n');
+}
+
+static void print_info(const struct snapshot *snapshot, char *const *users)
+{
+	char created[CLOCK_TEXT_SIZE], age[CLI_TEXT_SIZE], exclusive[CLI_TEXT_SIZE],
+		shared[CLI_TEXT_SIZE], bytes[CLI_TEXT_SIZE];
+
+	clock_format(created, snapshot->created_ms);
+	cli_age(age, snapshot->created_ms);
+	cli_bytes(bytes, snapshot->bytes);
+	cli_bytes(exclusive, snapshot->exclusive);
+	cli_bytes(shared, snapshot->stored - snapshot->exclusive);
+	printf("Snapshot:     snap-%lld%s%s\n", (long long)snapshot->id,
+		snapshot->tags != NULL ? ", tagged " : "",
+		snapshot->tags != NULL ? snapshot->tags : "");
+	printf("Environment:  %s\n", snapshot->environment);
+	printf("Reason:       %s\n", snapshot_reason_name(snapshot->reason));
+	printf("Label:        %s\n", snapshot->label[0] != '\0' ? snapshot->label : "-");
+	if (snapshot->parent_id != 0) {
+		printf("Parent:       snap-%lld, of img-%lld\n", (long long)snapshot->parent_id,
+			(long long)snapshot->image_id);
+	} else if (snapshot->image_id != 0) {
+		printf("Parent:       img-%lld\n", (long long)snapshot->image_id);
+	} else {
+		puts("Parent:       none: it was imported");
+	}
+	printf("Commit:       %s\n", snapshot->commit[0] != '\0' ? snapshot->commit : "-");
+	printf("Sandbox:      %s\n", snapshot->sandbox[0] != '\0' ? snapshot->sandbox : "-");
+	printf("Created:      %s (%s ago)\n", created, age);
+	print_users(users);
+	printf("Size:         %s, before links and holes\n", bytes);
+	printf("Removing it:  %s %s; %s stay, shared with others\n",
+		users[0] != NULL ? "would free" : "frees", exclusive, shared);
+	printf("Metadata:     %s\n", snapshot->metadata);
+	printf("Starts with:  %s\n\nLayers, the top one first:\n", snapshot->manifest);
+	print_layers(snapshot);
+}
+
+static int print_one(struct snapshots_cli *cli, const struct snapshot *snapshot, struct error *err)
+{
+	CLEANUP(strv_free_p) char **users = NULL;
+	int status = snapshot_users(cli->store, snapshot->id, &users, err);
+
+	if (status < 0) {
+		return status;
+	}
+	if (cli->json) {
+		CLEANUP(json_decref_p) json_t *json = cli_snapshot_json(snapshot);
+		json_t *manifest = json_loads(snapshot->manifest, 0, NULL), *list = json_array();
+
+		for (size_t i = 0; users[i] != NULL; i++) {
+			json_array_append_new(list, json_string(users[i]));
+		}
+		json_object_set_new(json, "users", list);
+		json_object_set_new(json, "layers", layers_json(snapshot));
+		json_object_set_new(json, "manifest", manifest != NULL ? manifest : json_null());
+		json_print(json);
+	} else {
+		print_info(snapshot, users);
+	}
+	return 0;
+}
+
+int cli_info(struct snapshots_cli *cli, struct error *err)
+{
+	int status = cli_open(cli, STORE_READ, err);
+
+	for (size_t i = 0; status == 0 && i < cli->operand_count; i++) {
+		CLEANUP(snapshot_done) struct snapshot snapshot = {0};
+
+		if (i > 0 && !cli->json) {
+			putchar('\n');
+		}
+		status = snapshot_find(cli->store, cli->operands[i], &snapshot, err);
+		if (status == 0) {
+			status = print_one(cli, &snapshot, err);
+		}
+	}
+	return status;
+}
+
+/* What a change did, on one line. */
+static void say(const struct snapshots_cli *cli, int64_t id, const char *key, const char *what)
+{
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	char text[CLI_ID_SIZE];
+
+	cli_snapshot_id(text, id);
+	if (cli->json) {
+		json = json_pack("{s:s, s:s}", "id", text, key, what);
+		json_print(json);
+	} else {
+		printf("%s: %s %s\n", text, key, what);
+	}
+}
+
+static int pin_all(struct snapshots_cli *cli, bool pinned, struct error *err)
+{
+	int status = cli_open(cli, STORE_WRITE, err);
+
+	for (size_t i = 0; status == 0 && i < cli->operand_count; i++) {
+		CLEANUP(snapshot_done) struct snapshot snapshot = {0};
+
+		status = snapshot_find(cli->store, cli->operands[i], &snapshot, err);
+		if (status == 0) {
+			status = snapshot_pin(cli->store, snapshot.id, pinned, err);
+		}
+		if (status == 0) {
+			say(cli, snapshot.id, "pinned", pinned ? "yes" : "no");
+		}
+	}
+	return status;
+}
+
+int cli_pin(struct snapshots_cli *cli, struct error *err)
+{
+	return pin_all(cli, true, err);
+}
+
+int cli_unpin(struct snapshots_cli *cli, struct error *err)
+{
+	return pin_all(cli, false, err);
+}
+
+int cli_tag(struct snapshots_cli *cli, struct error *err)
+{
+	CLEANUP(snapshot_done) struct snapshot snapshot = {0};
+	int status = cli_open(cli, STORE_WRITE, err);
+
+	if (status == 0) {
+		status = snapshot_find(cli->store, cli->operands[0], &snapshot, err);
+	}
+	for (size_t i = 1; status == 0 && i < cli->operand_count; i++) {
+		status = snapshot_tag(cli->store, snapshot.id, cli->operands[i], cli->move, err);
+		if (status == 0) {
+			say(cli, snapshot.id, "tagged", cli->operands[i]);
+		}
+	}
+	return status;
+}
+
+int cli_untag(struct snapshots_cli *cli, struct error *err)
+{
+	int status = cli_open(cli, STORE_WRITE, err);
+
+	for (size_t i = 0; status == 0 && i < cli->operand_count; i++) {
+		CLEANUP(snapshot_done) struct snapshot snapshot = {0};
+
+		status = snapshot_find(cli->store, cli->operands[i], &snapshot, err);
+		if (status == 0) {
+			status = snapshot_untag(cli->store, cli->operands[i], err);
+		}
+		if (status == 0) {
+			say(cli, snapshot.id, "untagged", cli->operands[i]);
+		}
+	}
+	return status;
+}

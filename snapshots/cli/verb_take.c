@@ -1,0 +1,220 @@
+/*
+ * `hob-snapshots take`: the store's side of a snapshot that hobd takes. syncfs and the catalog's
+ * transactions may block for as long as the disk likes, and hobd must not; so one process of this
+ * verb has the handle, the staging folder's lock and the run from the first step to the last, with
+ * no more rights than hobd has. hobd starts it and tells it, in lines of JSON, what to take; it
+ * says where; once the tree is there hobd says so, and it seals and commits. The end of its input
+ * before that, hobd's death too, undoes everything. Killed itself, its locks go, and the sweep of
+ * the next start takes the rest.
+ *
+ *     in   {"sandbox", "environment", "image", "parent", "reason", "label", "metadata"}
+ *     out  {"staging"}
+ *     in   {"layers", "id_base", "id_count", "files", "bytes"}    layers: those below, lowest first
+ *     out  {"snapshot": …, "layer"} or {"error": {"kind", "message", "hint"}}
+ *     out  {"remove", "room"}    at any time: to be deleted by hobd's launcher, which may
+ */
+#include "snapshots/cli/cli.h"
+
+#include "snapshots/snapshot.h"
+
+#include <inttypes.h>
+#include <signal.h>
+
+struct take {
+	struct snapshots_cli *cli;
+	struct staging *staging;
+	struct snapshot snapshot;
+	struct layer own;
+	struct tree_usage usage; /* as hobd was told by who made the tree */
+};
+
+static void say(json_t *json)
+{
+	CLEANUP(json_decref_p) json_t *line = json;
+
+	json_print(line);
+	fflush(stdout);
+}
+
+static int ask_to_remove(void *context, const char *room, const char *name, struct error *err)
+{
+	(void)context;
+	(void)err;
+	say(json_pack("{s:s, s:s}", "remove", name, "room", room));
+	return 0;
+}
+
+/* The tree has folders that only its sandbox may read: what was counted when it was made counts,
+ * and of the blocks in use what can be seen. */
+static int tell_usage(
+	void *context, const char *name, struct tree_usage *ret_usage, struct error *err)
+{
+	const struct take *take = context;
+	struct tree_usage seen = {0};
+	int status;
+
+	(void)name;
+	status = io_tree_usage(staging_fd(take->staging), "tree", &seen, err);
+	if (status < 0) {
+		return status;
+	}
+	if (seen.unread > 0 && take->usage.files > 0) {
+		seen.files = take->usage.files;
+		seen.stored = seen.stored > take->usage.bytes ? seen.stored : take->usage.bytes;
+		seen.bytes = take->usage.bytes;
+	}
+	*ret_usage = seen;
+	return 0;
+}
+
+/* The next line; ERROR_CANCELLED at the end of input. */
+static int hear(json_t **ret_json, struct error *err)
+{
+	CLEANUP(free_p) char *line = NULL;
+	size_t room = 0;
+	ssize_t length = getline(&line, &room, stdin);
+
+	if (length <= 0 || line[length - 1] != '\n') {
+		return error_set(err, ERROR_CANCELLED, "hobd gave up");
+	}
+	return json_parse_object(line, (size_t)length, ret_json, err);
+}
+
+static int copy_text(
+	const json_t *json, const char *key, char *text, size_t size, struct error *err)
+{
+	const char *value = "";
+	int status = json_get_str(json, key, &value, err);
+
+	if (status < 0) {
+		return status;
+	}
+	if (strlen(value) >= size) {
+		return error_set(err, ERROR_LIMIT, "\"%s\" is over %zu bytes long", key, size - 1);
+	}
+	memcpy(text, value, strlen(value) + 1);
+	return 0;
+}
+
+static int read_what(const json_t *json, struct take *take, struct error *err)
+{
+	struct snapshot *snapshot = &take->snapshot;
+	const json_t *metadata = json_object_get(json, "metadata");
+	const char *reason = "";
+	int status;
+
+	if ((status = copy_text(
+		     json, "sandbox", snapshot->sandbox, sizeof(snapshot->sandbox), err)) < 0 ||
+		(status = copy_text(json, "environment", snapshot->environment,
+			 sizeof(snapshot->environment), err)) < 0 ||
+		(status = copy_text(json, "label", snapshot->label, sizeof(snapshot->label), err)) <
+			0 ||
+		(status = json_get_int(json, "image", 0, INT64_MAX, &snapshot->image_id, err)) <
+			0 ||
+		(status = json_get_int(json, "parent", 0, INT64_MAX, &snapshot->parent_id, err)) <
+			0 ||
+		(status = json_get_str(json, "reason", &reason, err)) < 0) {
+		return status;
+	}
+	if (!snapshot_reason_parse(reason, &snapshot->reason)) {
+		return error_set(err, ERROR_INVALID, "no reason \"%s\"", reason);
+	}
+	snapshot->metadata = json_is_object(metadata) ? json_text(metadata) : xstrdup("{}");
+	return 0;
+}
+
+static int read_made(const json_t *json, struct take *take, struct error *err)
+{
+	struct snapshot *snapshot = &take->snapshot;
+	const json_t *layers = json_object_get(json, "layers");
+	int64_t files = 0, bytes = 0;
+	int status;
+
+	if ((status = json_get_int(json, "id_base", 0, INT64_MAX, &take->own.id_base, err)) < 0 ||
+		(status = json_get_int(json, "id_count", 1, INT64_MAX, &take->own.id_count, err)) <
+			0 ||
+		(status = json_get_int(json, "files", 0, INT64_MAX, &files, err)) < 0 ||
+		(status = json_get_int(json, "bytes", 0, INT64_MAX, &bytes, err)) < 0) {
+		return status;
+	}
+	take->usage = (struct tree_usage){.files = (uint64_t)files, .bytes = (uint64_t)bytes};
+	snapshot->layer_count = json_array_size(layers) + 1;
+	snapshot->own_count = 1;
+	snapshot->layers = xcalloc(snapshot->layer_count, sizeof(*snapshot->layers));
+	for (size_t i = 0; i + 1 < snapshot->layer_count; i++) {
+		snapshot->layers[i].id = json_integer_value(json_array_get(layers, i));
+	}
+	return 0;
+}
+
+static int seal(struct take *take, struct error *err)
+{
+	struct snapshot *snapshot = &take->snapshot;
+	int status;
+
+	snprintf(take->own.kind, sizeof(take->own.kind), "session");
+	snprintf(take->own.title, sizeof(take->own.title), "%s of %s",
+		snapshot_reason_name(snapshot->reason), snapshot->sandbox);
+	store_set_usage(take->cli->store, tell_usage, take);
+	status = layer_seal(take->cli->store, take->staging, &take->own, err);
+	if (status < 0) {
+		return status;
+	}
+	snapshot->layers[snapshot->layer_count - 1].id = take->own.id;
+	return snapshot_commit(take->cli->store, snapshot, err);
+}
+
+static int take_one(struct take *take, struct error *err)
+{
+	CLEANUP(json_decref_p) json_t *what = NULL;
+	CLEANUP(json_decref_p) json_t *made = NULL;
+	struct store *store = take->cli->store;
+	int status;
+
+	if ((status = hear(&what, err)) < 0 || (status = read_what(what, take, err)) < 0 ||
+		(status = staging_new(store, &take->staging, err)) < 0 ||
+		(status = snapshot_begin(store, take->snapshot.sandbox, take->staging, err)) < 0) {
+		return status;
+	}
+	say(json_pack("{s:s}", "staging", staging_name(take->staging)));
+	if ((status = hear(&made, err)) < 0 || (status = read_made(made, take, err)) < 0) {
+		return status;
+	}
+	return seal(take, err);
+}
+
+static void say_error(const struct error *err)
+{
+	say(json_pack("{s:{s:s, s:o, s:o}}", "error", "kind", error_kind_name(err->kind), "message",
+		json_str_or_null(err->message), "hint",
+		json_str_or_null(err->hint[0] != '\0' ? err->hint : NULL)));
+}
+
+int cli_take(struct snapshots_cli *cli, struct error *err)
+{
+	struct take take = {.cli = cli};
+	struct error failure = ERROR_INIT, ignored = ERROR_INIT;
+	int status;
+
+	signal(SIGPIPE, SIG_IGN); /* a hobd that died is no reason to leave half of it */
+	status = cli_open(cli, STORE_WRITE, err);
+	if (status < 0) {
+		say_error(err);
+		return status;
+	}
+	store_set_remover(cli->store, ask_to_remove, NULL);
+	status = take_one(&take, &failure);
+	if (status == 0) {
+		say(json_pack("{s:o, s:I}", "snapshot", cli_snapshot_json(&take.snapshot), "layer",
+			(json_int_t)take.own.id));
+	} else {
+		say_error(&failure);
+	}
+	/* Only our own run: one that was refused is another's. */
+	if (status < 0 && failure.kind != ERROR_BUSY && take.staging != NULL) {
+		(void)!snapshot_abort(cli->store, take.snapshot.sandbox, &ignored);
+	}
+	staging_free(take.staging);
+	snapshot_done(&take.snapshot);
+	return 0;
+}
