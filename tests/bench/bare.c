@@ -281,11 +281,11 @@ static int overlay_make(void)
 	int lower = clone_of(AT_FDCWD, "/store/layer", 0, layer_userns);
 	int upper, work;
 
-	must(mkdir("/store/upper", 0755) == 0 && mkdir("/store/work", 0700) == 0 &&
+	must(mkdir("/store/upper", 0755) == 0 && mkdir("/store/scratch", 0700) == 0 &&
 			chown("/store/upper", (uid_t)ID_FIRST, (gid_t)ID_FIRST) == 0,
 		"upper");
 	upper = open("/store/upper", O_PATH | O_CLOEXEC);
-	work = open("/store/work", O_PATH | O_CLOEXEC);
+	work = open("/store/scratch", O_PATH | O_CLOEXEC);
 	must(fsconfig(fs, FSCONFIG_SET_FD, "lowerdir+", NULL, lower) == 0 &&
 			fsconfig(fs, FSCONFIG_SET_FD, "upperdir", NULL, upper) == 0 &&
 			fsconfig(fs, FSCONFIG_SET_FD, "workdir", NULL, work) == 0 &&
@@ -330,8 +330,8 @@ static void clean(const struct round *round, int cgroup)
 			usleep(100);
 		}
 	}
-	(void)rmdir("/store/work" "/work"); /* overlayfs made it */
-	must(rmdir("/store/work") == 0 && rmdir("/store/upper") == 0, "remove the upper");
+	(void)rmdir("/store/scratch/work"); /* overlayfs made it */
+	must(rmdir("/store/scratch") == 0 && rmdir("/store/upper") == 0, "remove the upper");
 }
 
 static double one_round(void)
