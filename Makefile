@@ -41,7 +41,7 @@ ifeq ($(FLAVOR),fuzz)
 CC := clang
 endif
 
-ALL_CPPFLAGS = -D_GNU_SOURCE -I. -I$(B) -DHOB_VERSION='"$(VERSION)"' $(PKG_CFLAGS) $(CPPFLAGS)
+ALL_CPPFLAGS = -D_GNU_SOURCE -I. -I$(B) $(PKG_CFLAGS) $(CPPFLAGS)
 ALL_CFLAGS   = -std=gnu11 $(OPT_$(FLAVOR)) $(WARN) -ffunction-sections -fdata-sections $(CFLAGS)
 ALL_LDFLAGS  = $(LINK_$(FLAVOR)) -Wl,--gc-sections -Wl,--as-needed $(LDFLAGS)
 ALL_LDLIBS   = $(PKG_LIBS) -lwslay -lpthread $(LDLIBS)
@@ -99,6 +99,14 @@ $(B)/gen/seccomp_program.h: pool/sandbox/seccomp_generate.c
 	$(Q)$(CC) -D_GNU_SOURCE -I. -std=gnu11 $(WARN) -o $(B)/gen/seccomp_generate $< -lseccomp
 	$(Q)$(B)/gen/seccomp_generate > $@.tmp && mv $@.tmp $@
 $(B)/pool/sandbox/seccomp.o $(B)/tests/bench/bare.o: $(B)/gen/seccomp_program.h
+
+# Written only when it changes, so that a commit does not compile everything again.
+$(B)/gen/version.h: always
+	@mkdir -p $(@D)
+	@echo '#define HOB_VERSION "$(VERSION)"' | cmp -s - $@ || echo '#define HOB_VERSION "$(VERSION)"' > $@
+$(shell grep -l gen/version.h builder/*.c builder/*/*.c pool/*.c pool/*/*.c pool/cli/*/*.c | sed 's|^|$(B)/|; s|c$$|o|'): \
+	$(B)/gen/version.h
+.PHONY: always
 
 # ---- tests and benchmarks: programs that may use every room (TEST_ROOMS narrows it) ----
 TEST_ROOMS ?= tests/lib builder pool pool/sandbox snapshots configs base
@@ -172,10 +180,10 @@ bench: ## measures hob beside bwrap, runc, unshare and podman; writes build/benc
 	$(SUB) all bench-programs
 	$(Q)$(PYTHON) tests/bench/run --build $(B) --json build/bench.json
 
-lint: $(B)/gen/seccomp_program.h ## style, includes, lengths, formats
+lint: $(B)/gen/seccomp_program.h $(B)/gen/version.h ## style, includes, lengths, formats
 	$(Q)$(PYTHON) tests/run lint
 
-lint-deep: $(B)/gen/seccomp_program.h ## cppcheck and clang-tidy over everything (minutes)
+lint-deep: $(B)/gen/seccomp_program.h $(B)/gen/version.h ## cppcheck and clang-tidy over everything (minutes)
 	$(Q)$(PYTHON) tests/run lint-deep
 
 format: ## clang-format over every C file

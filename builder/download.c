@@ -11,6 +11,7 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "builder/child.h"
+#include "gen/version.h"
 
 #include <curl/curl.h>
 

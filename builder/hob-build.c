@@ -17,6 +17,7 @@
 #include "configs/schedule.h"
 #include "pool/sandbox/sandbox.h"
 #include "snapshots/store.h"
+#include "gen/version.h"
 
 #include <getopt.h>
 #include <stdio.h>

@@ -15,6 +15,7 @@
 #include "pool/manager.h"
 #include "pool/sandbox/sandbox.h"
 #include "pool/startup.h"
+#include "gen/version.h"
 
 #include <signal.h>
 

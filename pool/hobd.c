@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "configs/config.h"
 #include "pool/daemon.h"
+#include "gen/version.h"
 
 #include <getopt.h>
 #include <stdio.h>

@@ -8,6 +8,7 @@
 #include "base/digest.h"
 #include "base/io.h"
 #include "builder/child.h"
+#include "gen/version.h"
 
 #include <fcntl.h>
 #include <stdarg.h>

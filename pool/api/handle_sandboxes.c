@@ -12,6 +12,7 @@
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
 #include "pool/sandbox/sandbox.h"
+#include "gen/version.h"
 
 void handle_health(struct http_request *request)
 {

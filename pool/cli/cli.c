@@ -7,6 +7,7 @@
 #include "configs/config.h"
 #include "pool/cli/help.h"
 #include "pool/cli/http.h"
+#include "gen/version.h"
 
 #include <assert.h>
 #include <ctype.h>

@@ -3,6 +3,7 @@
 #include "pool/cli/cli.h"
 #include "pool/cli/doctor/doctor.h"
 #include "pool/cli/human.h"
+#include "gen/version.h"
 
 #include <stdio.h>
 
