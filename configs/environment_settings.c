@@ -1,0 +1,351 @@
+/* The table of an environment's settings: what each is called, may be, is by default and means. */
+#include "configs/environment.h"
+
+#include "base/buffer.h"
+#include "configs/environment_checks.h"
+#include "configs/settings.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+#define SECOND INT64_C(1000)
+#define MINUTE (60 * SECOND)
+#define DAY (24 * 60 * MINUTE)
+#define YEAR (365 * DAY)
+#define MIB (INT64_C(1) << 20)
+#define TIB (INT64_C(1) << 40)
+
+/* Each step is a layer, and overlayfs is fast up to 32 of them with base and sources. */
+#define STEPS_MAX 24
+#define SOURCES_MAX 4
+/* A command goes to hob-init in one packet of 60 kB, beside its environment. */
+#define RUN_BYTES_MAX 24576
+
+#define FIELD(member) .offset = offsetof(struct environment, member)
+#define STEP(member) .offset = offsetof(struct environment_step, member)
+#define SOURCE(member) .offset = offsetof(struct environment_source, member)
+
+static const char *const base_names[BASE_KINDS] = {
+	[BASE_HOST] = "host", [BASE_TAR] = "tar", [BASE_SCRATCH] = "scratch"};
+static const char *const network_words[] = {"none", "host", NULL};
+static const char *const snapshot_words[] = {"never", "exit", NULL};
+
+const char *base_kind_name(enum base_kind kind)
+{
+	assert(kind < BASE_KINDS);
+	return base_names[kind];
+}
+
+static int base_read(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, void *target, struct error *err)
+{
+	struct environment *environment = target;
+	char found[96];
+
+	if (node->kind == YAML_MAP) {
+		environment->base = BASE_TAR;
+		return settings_read_section(in, "base.", node, target, err);
+	}
+	if (node->kind == YAML_TEXT && streq(node->text, "host")) {
+		environment->base = BASE_HOST;
+		return 0;
+	}
+	if (node->kind == YAML_TEXT && streq(node->text, "scratch")) {
+		environment->base = BASE_SCRATCH;
+		return 0;
+	}
+	yaml_describe(node, found, sizeof(found));
+	return setting_refuse(in, row, node, err, "expects %s, not %s", row->expects, found);
+}
+
+static void base_write(
+	const struct setting *row, const void *target, int indent, struct buffer *out)
+{
+	const struct environment *environment = target;
+
+	(void)row;
+	if (environment->base != BASE_TAR) {
+		buffer_addf(out, " %s\n", base_kind_name(environment->base));
+		return;
+	}
+	buffer_addf(out, "\n%*star: ", indent + 2, "");
+	yaml_write_text(out, environment->base_location);
+	buffer_addf(out, "\n%*ssha256: \"%s\"\n", indent + 2, "", environment->base_sha256);
+}
+
+static void env_write(const struct setting *row, const void *target, int indent, struct buffer *out)
+{
+	const struct environment *environment = target;
+
+	(void)row;
+	buffer_add_str(out, environment->env[0] != NULL ? "\n" : " {}\n");
+	for (char **entry = environment->env; *entry != NULL; entry++) {
+		size_t length = strcspn(*entry, "=");
+
+		buffer_addf(out, "%*s\"%.*s\": ", indent + 2, "", (int)length, *entry);
+		yaml_write_text(out, *entry + length + 1);
+		buffer_add_str(out, "\n");
+	}
+}
+
+static const struct setting rows[] = {
+	{.key = "name",
+		.type = SETTING_TEXT,
+		FIELD(name),
+		.required = true,
+		.check = check_environment_name,
+		.expects = "a name of a-z, 0-9, \".\", \"_\", \"-\"",
+		.about = "what the environment is called, on the command line and in the store"},
+	{.key = "source",
+		.type = SETTING_LIST,
+		FIELD(sources),
+		.single = true,
+		.highest = SOURCES_MAX,
+		.count_offset = offsetof(struct environment, source_count),
+		.element_size = sizeof(struct environment_source),
+		.about = "the git repository that the agents work on, or several"},
+	{.key = "source[].url",
+		.type = SETTING_TEXT,
+		SOURCE(url),
+		.required = true,
+		.highest = 2048,
+		.check = check_source_url,
+		.expects = "a URL or path",
+		.about = "http(s)://, git://, file:/// or a path; ./ and ../ count from this file"},
+	{.key = "source[].ref",
+		.type = SETTING_TEXT,
+		SOURCE(ref),
+		.highest = 255,
+		.check = check_ref,
+		.expects = "a branch, tag or commit",
+		.fallback = "HEAD",
+		.about = "what to check out; HEAD is the remote's default branch"},
+	{.key = "source[].path",
+		.type = SETTING_INNER_PATH,
+		SOURCE(path),
+		.fallback = "/workspace",
+		.about = "where it stands in the sandbox"},
+	{.key = "base",
+		.type = SETTING_CUSTOM,
+		.fallback = "host",
+		.read = base_read,
+		.write = base_write,
+		.expects = "host, scratch or {tar: …, sha256: …}",
+		.about = "below the sources: this machine's /usr, nothing, or an archive"},
+	{.key = "base.tar",
+		.type = SETTING_TEXT,
+		FIELD(base_location),
+		.required = true,
+		.highest = 2048,
+		.check = check_tar_location,
+		.expects = "a URL or path",
+		.about = "the archive: http(s)://, file:/// or a path; ./ and ../ count from this "
+			 "file"},
+	{.key = "base.sha256",
+		.type = SETTING_TEXT,
+		FIELD(base_sha256),
+		.required = true,
+		.check = check_sha256,
+		.expects = "64 hex digits",
+		.about = "what `sha256sum FILE` prints for the archive"},
+	{.key = "env",
+		.type = SETTING_CUSTOM,
+		FIELD(env),
+		.derived = "none",
+		.read = env_read,
+		.write = env_write,
+		.expects = "mapping of KEY: value",
+		.about = "environment variables of steps, checks and commands"},
+	{.key = "user",
+		.type = SETTING_TEXT,
+		FIELD(user),
+		.highest = 64,
+		.check = check_user,
+		.expects = "a user name or uid[:gid]",
+		.fallback = "root",
+		.about = "who runs steps and commands, inside the sandbox"},
+	{.key = "workdir",
+		.type = SETTING_INNER_PATH,
+		FIELD(workdir),
+		.derived = "path of the first source, or /",
+		.about = "where steps and commands start"},
+	{.key = "steps",
+		.type = SETTING_LIST,
+		FIELD(steps),
+		.highest = STEPS_MAX,
+		.count_offset = offsetof(struct environment, step_count),
+		.element_size = sizeof(struct environment_step),
+		.about = "what is run to make the image, in order, each a layer of its own"},
+	{.key = "steps[].name",
+		.type = SETTING_TEXT,
+		STEP(name),
+		.required = true,
+		.check = check_name,
+		.expects = "a name of a-z, 0-9, \".\", \"_\", \"-\"",
+		.about = "for logs and layers"},
+	{.key = "steps[].run",
+		.type = SETTING_TEXT,
+		STEP(run),
+		.required = true,
+		.highest = RUN_BYTES_MAX,
+		.check = check_run,
+		.expects = "a command line for /bin/sh",
+		.about = "the command, given to /bin/sh -c"},
+	{.key = "steps[].allow_failure",
+		.type = SETTING_BOOL,
+		STEP(allow_failure),
+		.fallback = "false",
+		.about = "go on when it fails, and keep what it wrote"},
+	{.key = "steps[].timeout",
+		.type = SETTING_DURATION,
+		STEP(timeout_ms),
+		.fallback = "30m",
+		.lowest = SECOND,
+		.highest = 7 * DAY,
+		.about = "killed after this long"},
+	{.key = "check",
+		.type = SETTING_SECTION,
+		.about = "the gate: run in a sandbox of the new image, which is published if it "
+			 "succeeds"},
+	{.key = "check.run",
+		.type = SETTING_TEXT,
+		FIELD(check.run),
+		.required = true,
+		.highest = RUN_BYTES_MAX,
+		.check = check_run,
+		.expects = "a command line for /bin/sh",
+		.about = "the command, given to /bin/sh -c"},
+	{.key = "check.timeout",
+		.type = SETTING_DURATION,
+		FIELD(check.timeout_ms),
+		.fallback = "2m",
+		.lowest = SECOND,
+		.highest = DAY,
+		.about = "failed after this long"},
+	{.key = "build", .type = SETTING_SECTION, .about = "how the steps are run"},
+	{.key = "build.network",
+		.type = SETTING_SWITCH,
+		FIELD(build_network),
+		.fallback = "host",
+		.choices = network_words,
+		.about = "what steps reach: this machine's network, or nothing"},
+	{.key = "build.timeout",
+		.type = SETTING_DURATION,
+		FIELD(build_timeout_ms),
+		.fallback = "2h",
+		.lowest = SECOND,
+		.highest = 7 * DAY,
+		.about = "for a whole build"},
+	{.key = "schedule", .type = SETTING_SECTION, .about = "when hobd builds it"},
+	{.key = "schedule.every",
+		.type = SETTING_DURATION,
+		FIELD(every_ms),
+		.zero = true,
+		.lowest = SECOND,
+		.highest = YEAR,
+		.derived = "build_every of hob.yaml",
+		.about = "how often; 0: only when told"},
+	{.key = "pool", .type = SETTING_SECTION, .about = "sandboxes kept ready"},
+	{.key = "pool.min",
+		.type = SETTING_INT,
+		FIELD(pool_min),
+		.fallback = "1",
+		.lowest = 0,
+		.highest = 10000,
+		.about = "never fewer"},
+	{.key = "pool.max",
+		.type = SETTING_INT,
+		FIELD(pool_max),
+		.derived = "20, or pool.min if more",
+		.lowest = 0,
+		.highest = 10000,
+		.about = "never more"},
+	{.key = "limits", .type = SETTING_SECTION, .about = "what a sandbox may use; 0: no limit"},
+	{.key = "limits.cpus",
+		.type = SETTING_CPUS,
+		FIELD(limits.cpu_millis),
+		.zero = true,
+		.fallback = "2",
+		.lowest = 10,
+		.highest = 1024000,
+		.about = "CPUs"},
+	{.key = "limits.memory",
+		.type = SETTING_SIZE,
+		FIELD(limits.memory_bytes),
+		.zero = true,
+		.fallback = "4GiB",
+		.lowest = 4 * MIB,
+		.highest = 64 * TIB,
+		.about = "memory"},
+	{.key = "limits.pids",
+		.type = SETTING_INT,
+		FIELD(limits.pids),
+		.zero = true,
+		.fallback = "2048",
+		.lowest = 8,
+		.highest = 4194304,
+		.about = "processes and threads"},
+	{.key = "limits.disk",
+		.type = SETTING_SIZE,
+		FIELD(limits.disk_bytes),
+		.zero = true,
+		.fallback = "10GiB",
+		.lowest = MIB,
+		.highest = 1024 * TIB,
+		.about = "what one build step may write"},
+	{.key = "lifecycle",
+		.type = SETTING_SECTION,
+		.about = "when a claimed sandbox is released"},
+	{.key = "lifecycle.idle",
+		.type = SETTING_DURATION,
+		FIELD(idle_ms),
+		.zero = true,
+		.fallback = "15m",
+		.lowest = SECOND,
+		.highest = YEAR,
+		.about = "after this long without a request or command; 0: never"},
+	{.key = "lifecycle.max_age",
+		.type = SETTING_DURATION,
+		FIELD(max_age_ms),
+		.zero = true,
+		.fallback = "8h",
+		.lowest = SECOND,
+		.highest = YEAR,
+		.about = "this long after its claim; 0: never"},
+	{.key = "lifecycle.snapshot",
+		.type = SETTING_SWITCH,
+		FIELD(exit_snapshot),
+		.fallback = "never",
+		.choices = snapshot_words,
+		.about = "keep what a claimed sandbox has become as a snapshot when it ends"},
+	{.key = "snapshots",
+		.type = SETTING_SECTION,
+		.about = "which snapshots gc keeps; with neither number nor time it keeps all"},
+	{.key = "snapshots.keep_last",
+		.type = SETTING_INT,
+		FIELD(snapshots.keep_last),
+		.fallback = "0",
+		.lowest = 0,
+		.highest = 1000000,
+		.about = "this many of the newest"},
+	{.key = "snapshots.keep_for",
+		.type = SETTING_DURATION,
+		FIELD(snapshots.keep_for_ms),
+		.zero = true,
+		.fallback = "0",
+		.lowest = SECOND,
+		.highest = YEAR,
+		.about = "and what is younger than this"},
+	{.key = "snapshots.keep_labelled",
+		.type = SETTING_BOOL,
+		FIELD(snapshots.keep_labelled),
+		.fallback = "true",
+		.about = "and what has a label; pinned and tagged ones are kept always"},
+};
+
+static const struct settings settings = {rows, ARRAY_SIZE(rows)};
+
+const struct settings *environment_settings(void)
+{
+	return &settings;
+}
