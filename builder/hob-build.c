@@ -271,14 +271,14 @@ static int start(struct program *program, struct error *err)
 static bool is_due(struct program *program, const struct environment *environment)
 {
 	struct error err = ERROR_INIT;
-	int64_t last_ms = 0,
-		every_ms = environment_every_ms(environment, program->config->build_every_ms);
+	struct schedule schedule = schedule_of(environment, program->config->build_every_ms);
+	int64_t last_ms = 0;
 
 	if (build_last_started(program->store, environment->name, &last_ms, &err) < 0) {
 		note_failure(program, &err);
 		return false;
 	}
-	return schedule_next_ms(environment->name, last_ms, every_ms) <= clock_real_ms();
+	return schedule_next_ms(environment->name, &schedule, last_ms) <= clock_real_ms();
 }
 
 static int build_all(struct program *program)

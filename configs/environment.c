@@ -8,6 +8,8 @@
 #include "configs/settings.h"
 #include "configs/yaml.h"
 
+#include <assert.h>
+
 #include <stdio.h>
 
 static void lines_set(struct environment *environment, const struct yaml_node *root)
@@ -25,6 +27,13 @@ static void environment_complete(struct environment *environment)
 	if (environment->workdir == NULL) {
 		environment->workdir =
 			xstrdup(environment->source_count > 0 ? environment->sources[0].path : "/");
+	}
+	if (environment->schedule.cron_text != NULL) {
+		char problem[CRON_PROBLEM_SIZE];
+		bool fits = cron_parse(
+			environment->schedule.cron_text, &environment->schedule.cron, problem);
+
+		assert(fits); /* check_cron has seen it */
 	}
 	if (environment->pool_max < 0) {
 		environment->pool_max = environment->pool_min > 20 ? environment->pool_min : 20;
@@ -84,7 +93,7 @@ static int environment_from_yaml(const char *name, const struct yaml_node *root,
 
 	environment->file = xstrdup(name);
 	environment->env = xcalloc(1, sizeof(*environment->env));
-	environment->every_ms = -1;
+	environment->schedule.every_ms = -1;
 	environment->pool_max = -1;
 	code = settings_read(&in, root, environment, err);
 	if (code == 0) {
@@ -158,6 +167,8 @@ void environment_free(struct environment *environment)
 	free(environment->base_sha256);
 	strv_free(environment->env);
 	free(environment->user);
+	free(environment->schedule.cron_text);
+	free(environment->schedule.zone);
 	free(environment->workdir);
 	free(environment);
 }

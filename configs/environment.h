@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "configs/schedule.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -64,7 +65,7 @@ struct environment {
 	struct environment_check check; /* the gate before publishing */
 	bool build_network; /* steps share the host's network (default) or have loopback only */
 	int64_t build_timeout_ms;
-	int64_t every_ms; /* 0: only when told; -1: not said, see environment_every_ms */
+	struct schedule schedule; /* of its builds; see schedule_of */
 	int64_t pool_min;
 	int64_t pool_max;
 	struct environment_limits limits;
@@ -76,13 +77,6 @@ struct environment {
 	char fingerprint[65]; /* sha256 of everything that shapes the image, all sources' commits
 				 apart */
 };
-
-/* The interval of its builds, where hob.yaml's build_every stands in for one that is not said. */
-static inline int64_t environment_every_ms(
-	const struct environment *environment, int64_t build_every_ms)
-{
-	return environment->every_ms >= 0 ? environment->every_ms : build_every_ms;
-}
 
 const char *base_kind_name(enum base_kind kind);
 

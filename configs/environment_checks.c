@@ -226,6 +226,31 @@ int check_run(const struct settings_input *in, const struct setting *row,
 	return 0;
 }
 
+int check_cron(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, char **text, struct error *err)
+{
+	char problem[CRON_PROBLEM_SIZE];
+	struct cron cron;
+
+	if (cron_parse(*text, &cron, problem)) {
+		return 0;
+	}
+	setting_refuse(in, row, node, err, "%s", problem);
+	return error_hint(err, "such as \"*/30 8-18 * * mon-fri\" or @daily");
+}
+
+int check_zone(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, char **text, struct error *err)
+{
+	if (time_zone_is_known(*text)) {
+		return 0;
+	}
+	setting_refuse(in, row, node, err, "is no time zone that this machine knows");
+	return error_hint(err,
+		"such as UTC or Europe/Berlin; `timedatectl list-timezones` shows them, and the "
+		"package tzdata has them");
+}
+
 static bool is_variable_name(const char *name)
 {
 	if (!isalpha((unsigned char)name[0]) && name[0] != '_') {

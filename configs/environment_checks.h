@@ -16,6 +16,8 @@ setting_check_fn check_ref;
 setting_check_fn check_sha256; /* makes it lower-case */
 setting_check_fn check_user;
 setting_check_fn check_run;
+setting_check_fn check_cron;
+setting_check_fn check_zone;
 /* `env` to a sorted list of KEY=value. */
 setting_read_fn env_read;
 

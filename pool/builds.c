@@ -16,30 +16,25 @@
 /* Not sooner than this after the last attempt that hobd made itself. */
 #define BUILD_GAP_MS 10000
 
-int64_t build_every_ms(const struct pool *pool)
+struct schedule build_schedule(const struct pool *pool)
 {
-	if (pool->conf == NULL) {
-		return 0;
-	}
-	return pool->conf->every_ms >= 0 ? pool->conf->every_ms
-					 : pool->manager->config->build_every_ms;
+	return pool->conf != NULL ? schedule_of(pool->conf, pool->manager->config->build_every_ms)
+				  : (struct schedule){0};
 }
 
 int64_t build_next_due_ms(const struct pool *pool)
 {
 	struct error err = ERROR_INIT;
+	struct schedule schedule = build_schedule(pool);
 	int64_t last_ms = 0, at;
 
-	if (build_every_ms(pool) == 0) {
-		return INT64_MAX;
-	}
 	if (build_last_started(pool->manager->store, pool->name, &last_ms, &err) < 0) {
 		log_failure("build.schedule_failed", &err, "environment", pool->name);
 	}
 	if (pool->build_started_ms > last_ms) {
 		last_ms = pool->build_started_ms;
 	}
-	at = schedule_next_ms(pool->name, last_ms, build_every_ms(pool));
+	at = schedule_next_ms(pool->name, &schedule, last_ms);
 	if (pool->build_started_ms > 0 && at < pool->build_started_ms + BUILD_GAP_MS) {
 		at = pool->build_started_ms + BUILD_GAP_MS;
 	}

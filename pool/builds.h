@@ -4,6 +4,8 @@
 #ifndef HOB_POOL_BUILDS_H
 #define HOB_POOL_BUILDS_H
 
+#include "configs/schedule.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -18,7 +20,7 @@ void builds_schedule(struct manager *manager);
 bool build_request(struct pool *pool);
 /* Real time; INT64_MAX: only when told. */
 int64_t build_next_due_ms(const struct pool *pool);
-/* The interval that holds for it. 0: only when told. */
-int64_t build_every_ms(const struct pool *pool);
+/* What holds for it; texts are the environment's. */
+struct schedule build_schedule(const struct pool *pool);
 
 #endif

@@ -83,16 +83,18 @@ static bool is_building(const struct pool *pool)
 json_t *environment_to_json(const struct pool *pool)
 {
 	const struct environment *conf = pool->conf;
+	struct schedule schedule = build_schedule(pool);
 	int64_t due = build_next_due_ms(pool);
 	bool sourced = conf->source_count > 0;
 
-	return json_pack("{s:s, s:o, s:o, s:o, s:s, s:I, s:o, s:o, s:o, s:o, s:b}", "name",
+	return json_pack("{s:s, s:o, s:o, s:o, s:s, s:I, s:s?, s:o, s:o, s:o, s:o, s:b}", "name",
 		conf->name, "file", json_string_safe(conf->file), "source_url",
 		sourced ? json_string_safe(conf->sources[0].url) : json_null(), "ref",
 		sourced && conf->sources[0].ref != NULL ? json_string_safe(conf->sources[0].ref)
 							: json_null(),
-		"base", base_kind_name(conf->base), "every_ms", (json_int_t)build_every_ms(pool),
-		"head", json_numbered("img-", pool->head != NULL ? pool->head->id : 0), "commit",
+		"base", base_kind_name(conf->base), "every_ms", (json_int_t)schedule.every_ms,
+		"cron", schedule.cron_text, "head",
+		json_numbered("img-", pool->head != NULL ? pool->head->id : 0), "commit",
 		pool->head != NULL ? json_string(pool->head->commit) : json_null(), "built_at",
 		json_time(pool->head != NULL ? pool->head->created_ms : 0), "next_due_at",
 		json_time(due == INT64_MAX ? 0 : due), "building", is_building(pool));

@@ -30,7 +30,8 @@ static const struct option_row options[] = {
 static char *explain(struct environment *environment, const struct config *config)
 {
 	if (config != NULL) {
-		environment->every_ms = environment_every_ms(environment, config->build_every_ms);
+		environment->schedule.every_ms =
+			schedule_of(environment, config->build_every_ms).every_ms;
 	}
 	return environment_explain(environment);
 }

@@ -49,8 +49,8 @@ static void test_defaults(void **state)
 	assert_null(e->check.run);
 	assert_true(e->build_network);
 	assert_int_equal(e->build_timeout_ms, 2 * 3600 * 1000);
-	assert_int_equal(e->every_ms, -1);
-	assert_int_equal(environment_every_ms(e, 1234), 1234);
+	assert_int_equal(e->schedule.every_ms, -1);
+	assert_int_equal(schedule_of(e, 1234).every_ms, 1234);
 	assert_int_equal(e->pool_min, 1);
 	assert_int_equal(e->pool_max, 20);
 	assert_int_equal(e->limits.cpu_millis, 2000);
@@ -119,7 +119,7 @@ static void test_everything(void **state)
 	assert_int_equal(e->steps[1].timeout_ms, 90 * 60 * 1000);
 	assert_string_equal(e->check.run, "npm --version");
 	assert_false(e->build_network);
-	assert_int_equal(environment_every_ms(e, 1234), 0);
+	assert_int_equal(schedule_of(e, 1234).every_ms, 0);
 	assert_int_equal(e->pool_max, 0);
 	assert_int_equal(e->limits.cpu_millis, 1500);
 	assert_int_equal(e->limits.memory_bytes, INT64_C(512) << 20);

@@ -10,8 +10,11 @@
 static void format_every(char *text, const json_t *environment)
 {
 	int64_t ms = json_integer_value(json_object_get(environment, "every_ms"));
+	const char *cron = json_string_value(json_object_get(environment, "cron"));
 
-	if (ms > 0) {
+	if (cron != NULL) {
+		snprintf(text, CLOCK_TEXT_SIZE, "%s", cron);
+	} else if (ms > 0) {
 		duration_format(text, ms);
 	} else {
 		snprintf(text, CLOCK_TEXT_SIZE, "when told");
