@@ -46,6 +46,19 @@ static void fingerprint_add(struct digest *digest, const char *text)
 	digest_add_str(digest, text != NULL ? text : "");
 }
 
+static void step_inputs_add(struct digest *digest, const struct environment_step *step)
+{
+	char count[32];
+
+	fingerprint_add(digest, step->strict ? "strict" : NULL);
+	fingerprint_add(digest, step->incremental ? "incremental" : NULL);
+	snprintf(count, sizeof(count), "%zu", strv_count(step->inputs));
+	fingerprint_add(digest, step->inputs != NULL ? count : NULL);
+	for (char **input = step->inputs; input != NULL && *input != NULL; input++) {
+		fingerprint_add(digest, *input);
+	}
+}
+
 /* Counts stand before lists, so that no two environments give the same row of texts. Limits of time
  * are left out: raising one does not change what a step makes. */
 static void fingerprint_set(struct environment *environment)
@@ -55,7 +68,7 @@ static void fingerprint_set(struct environment *environment)
 
 	snprintf(counts, sizeof(counts), "%zu %zu %zu", environment->source_count,
 		strv_count(environment->env), environment->step_count);
-	digest_add_str(digest, "hob environment 1");
+	digest_add_str(digest, "hob environment 2");
 	digest_add_str(digest, counts);
 	digest_add_str(digest, base_kind_name(environment->base));
 	/* Where an archive lies does not matter, its digest says what it is. */
@@ -74,6 +87,7 @@ static void fingerprint_set(struct environment *environment)
 		fingerprint_add(digest, environment->steps[i].name);
 		fingerprint_add(digest, environment->steps[i].run);
 		fingerprint_add(digest, environment->steps[i].allow_failure ? "may fail" : NULL);
+		step_inputs_add(digest, &environment->steps[i]);
 	}
 	fingerprint_add(digest, environment->build_network ? "network" : NULL);
 	fingerprint_add(digest, environment->check.run);
@@ -157,6 +171,7 @@ void environment_free(struct environment *environment)
 	for (size_t i = 0; i < environment->step_count; i++) {
 		free(environment->steps[i].name);
 		free(environment->steps[i].run);
+		strv_free(environment->steps[i].inputs);
 	}
 	free(environment->sources);
 	free(environment->steps);

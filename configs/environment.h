@@ -25,6 +25,9 @@ struct environment_source {
 struct environment_step {
 	char *name; /* unique in the environment; name_is_valid */
 	char *run; /* given to /bin/sh -c */
+	char **inputs; /* patterns of what it reads of the sources (glob.h); NULL: all of them */
+	bool strict; /* it sees nothing of the sources but its inputs */
+	bool incremental; /* starts from its previous result */
 	bool allow_failure;
 	int64_t timeout_ms;
 	int line; /* in the file, for messages */
@@ -66,6 +69,7 @@ struct environment {
 	bool build_network; /* steps share the host's network (default) or have loopback only */
 	int64_t build_timeout_ms;
 	struct schedule schedule; /* of its builds; see schedule_of */
+	int64_t clean_every_ms; /* the next build after this long reuses nothing; 0: never */
 	int64_t pool_min;
 	int64_t pool_max;
 	struct environment_limits limits;

@@ -363,6 +363,20 @@ static int check_source_path(const struct environment *environment, size_t index
 	return 0;
 }
 
+static int check_step_inputs(const struct environment *environment, const char *name,
+	const struct yaml_node *root, struct error *err)
+{
+	for (size_t i = 0; i < environment->step_count; i++) {
+		if (environment->steps[i].strict && environment->steps[i].inputs == NULL) {
+			yaml_error(err, name, entry_node(root, "steps", i, "strict"), false,
+				"\"steps.strict\" of step \"%s\" has no \"inputs\" to show it",
+				environment->steps[i].name);
+			return error_hint(err, "list what it reads, or [] for nothing");
+		}
+	}
+	return 0;
+}
+
 static int check_step_names(const struct environment *environment, const char *name,
 	const struct yaml_node *root, struct error *err)
 {
@@ -391,6 +405,9 @@ int environment_check_whole(const struct environment *environment, const char *n
 		}
 	}
 	code = check_step_names(environment, name, root, err);
+	if (code == 0) {
+		code = check_step_inputs(environment, name, root, err);
+	}
 	if (code < 0) {
 		return code;
 	}

@@ -20,6 +20,9 @@ setting_check_fn check_cron;
 setting_check_fn check_zone;
 /* `env` to a sorted list of KEY=value. */
 setting_read_fn env_read;
+/* `inputs` of a step: patterns that name nothing outside the sources. */
+setting_read_fn inputs_read;
+setting_write_fn inputs_write;
 
 /* Duplicates, and values that do not go together; errors point into `root`. */
 MUSTCHECK int environment_check_whole(const struct environment *environment, const char *name,

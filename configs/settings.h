@@ -48,7 +48,8 @@ typedef int setting_check_fn(const struct settings_input *in, const struct setti
 	const struct yaml_node *node, char **text, struct error *err);
 typedef int setting_read_fn(const struct settings_input *in, const struct setting *row,
 	const struct yaml_node *node, void *target, struct error *err);
-/* Adds what stands after the key, from the space or line end on, to its last line end. */
+/* Adds what stands after the key, from the space or line end on, to its last line end; nothing: the
+ * key is left out. */
 typedef void setting_write_fn(
 	const struct setting *row, const void *target, int indent, struct buffer *out);
 
@@ -114,5 +115,7 @@ void settings_reference(const struct settings *settings, struct buffer *out);
 void setting_type_text(const struct setting *row, char *text, size_t size);
 /* A scalar as YAML: bare where that is safe, else in double quotes. */
 void yaml_write_text(struct buffer *out, const char *text);
+/* In double quotes always, as within brackets. */
+void yaml_write_quoted(struct buffer *out, const char *text);
 
 #endif

@@ -75,17 +75,22 @@ static size_t write_escaped(struct buffer *out, const char *text)
 	return length;
 }
 
-void yaml_write_text(struct buffer *out, const char *text)
+void yaml_write_quoted(struct buffer *out, const char *text)
 {
-	if (is_bare_safe(text)) {
-		buffer_add_str(out, text);
-		return;
-	}
 	buffer_add_str(out, "\"");
 	while (*text != '\0') {
 		text += write_escaped(out, text);
 	}
 	buffer_add_str(out, "\"");
+}
+
+void yaml_write_text(struct buffer *out, const char *text)
+{
+	if (is_bare_safe(text)) {
+		buffer_add_str(out, text);
+	} else {
+		yaml_write_quoted(out, text);
+	}
 }
 
 static void number_text(const struct setting *row, int64_t number, char *text, size_t size)
@@ -216,6 +221,9 @@ static void row_write(const struct settings *settings, const struct setting *row
 		list_write(settings, row, target, indent, &value);
 	} else if (row->type == SETTING_CUSTOM) {
 		row->write(row, target, indent, &value);
+		if (value.length == 0) {
+			return;
+		}
 	} else {
 		buffer_add_str(&value, " ");
 		if (!value_write(row, (const char *)target + row->offset, &value)) {

@@ -50,6 +50,7 @@ static void test_defaults(void **state)
 	assert_true(e->build_network);
 	assert_int_equal(e->build_timeout_ms, 2 * 3600 * 1000);
 	assert_int_equal(e->schedule.every_ms, -1);
+	assert_int_equal(e->clean_every_ms, 24 * 3600 * 1000);
 	assert_int_equal(schedule_of(e, 1234).every_ms, 1234);
 	assert_int_equal(e->pool_min, 1);
 	assert_int_equal(e->pool_max, 20);
@@ -81,9 +82,12 @@ static const char full[] = "name: webapp\n"
 			   "      set -e\n"
 			   "      npm ci\n"
 			   "  - {name: test, run: npm test, allow_failure: true, timeout: 1h30m}\n"
+			   "  - {name: make, run: make, inputs: [\"src/**\", '!*.md', a\\b], "
+			   "strict: true, incremental: true}\n"
+			   "  - {name: none, run: ls, inputs: []}\n"
 			   "check: {run: npm --version, timeout: 10s}\n"
 			   "build: {network: none, timeout: 45m}\n"
-			   "schedule: {every: 0}\n"
+			   "schedule: {every: 0, clean_every: 0}\n"
 			   "pool: {min: 0, max: 0}\n"
 			   "limits: {cpus: 1.5, memory: 512MiB, pids: 0, disk: 1GB}\n"
 			   "lifecycle: {idle: 0, max_age: 1d, snapshot: exit}\n"
@@ -110,7 +114,14 @@ static void test_everything(void **state)
 	assert_null(e->env[3]);
 	assert_true(e->exit_snapshot);
 	assert_string_equal(e->user, "1000:1000");
-	assert_int_equal(e->step_count, 2);
+	assert_int_equal(e->step_count, 4);
+	assert_null(e->steps[0].inputs);
+	assert_int_equal(strv_count(e->steps[2].inputs), 3);
+	assert_string_equal(e->steps[2].inputs[1], "!*.md");
+	assert_true(e->steps[2].strict && e->steps[2].incremental);
+	assert_non_null(e->steps[3].inputs);
+	assert_null(e->steps[3].inputs[0]);
+	assert_int_equal(e->clean_every_ms, 0);
 	assert_string_equal(e->steps[0].run, "set -e\nnpm ci\n");
 	assert_int_equal(e->steps[0].timeout_ms, 30 * 60 * 1000);
 	assert_false(e->steps[0].allow_failure);
@@ -166,6 +177,12 @@ static const struct mistake mistakes[] = {
 	{"name: a\n\"k\\e[31m\": 1\n", "unknown key \"k?[31m\""},
 	{"name: a\npool: {min: \"\\u009b31m\"}\n", "not \"??31m\""},
 	{"name: a\nbanana: 1\n", "webapp.yaml:2:1: unknown key \"banana\""},
+	{"name: a\nsteps: [{name: s, run: x, inputs: x}]\n", "expects a list of patterns"},
+	{"name: a\nsteps: [{name: s, run: x, inputs: [../x]}]\n", "holds \"../x\""},
+	{"name: a\nsteps: [{name: s, run: x, inputs: ['a[']}]\n", "without its \"]\""},
+	{"name: a\nsteps: [{name: s, run: x, inputs: [{a: 1}]}]\n", "expects patterns, not"},
+	{"name: a\nsteps: [{name: s, run: x, strict: true}]\n",
+		"webapp.yaml:2:35: \"steps.strict\" of step \"s\" has no \"inputs\""},
 	{"name: a\npackages: {}\n", "unknown key \"packages\""},
 	{"name: a\nname: b\n", "webapp.yaml:2:1: duplicate key \"name\"; it is also in line 1"},
 	{"source: {url: /x}\n", "webapp.yaml:1:1: \"name\" is missing"},
@@ -339,9 +356,13 @@ static void test_fingerprint(void **state)
 		"steps: [{name: a, run: b}]\n", "steps: [{name: a, run: c}]\n",
 		"steps: [{name: b, run: b}]\n", "steps: [{name: a, run: b, allow_failure: true}]\n",
 		"source: {url: /x}\n", "source: {url: /y}\n", "source: {url: /x, ref: a}\n",
-		"source: {url: /x, path: /y}\n"};
+		"source: {url: /x, path: /y}\n", "steps: [{name: a, run: b, inputs: []}]\n",
+		"steps: [{name: a, run: b, inputs: [x]}]\n",
+		"steps: [{name: a, run: b, inputs: [x], strict: true}]\n",
+		"steps: [{name: a, run: b, incremental: true}]\n"};
 	static const char *const others[] = {"pool: {min: 3}\n", "schedule: {every: 1h}\n",
-		"limits: {memory: 1GiB}\n", "lifecycle: {idle: 1h}\n", "build: {timeout: 1h}\n"};
+		"limits: {memory: 1GiB}\n", "lifecycle: {idle: 1h}\n", "build: {timeout: 1h}\n",
+		"schedule: {clean_every: 1h}\n"};
 	char seen[ARRAY_SIZE(shaping) + 1][SHA256_TEXT_SIZE];
 
 	(void)state;
