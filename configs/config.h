@@ -26,6 +26,7 @@ struct config {
 	int64_t launchers; /* launcher processes; 0: one a CPU, at most 4 */
 	int64_t max_sandboxes;
 	int64_t max_builds; /* at once, when hobd starts them */
+	int64_t freeze_after_ms; /* a ready sandbox is frozen; 0: never */
 	int64_t build_every_ms; /* default for environments that do not say */
 	int64_t body_bytes_max; /* of a JSON request; files are limited apart */
 	int64_t file_bytes_max; /* of one uploaded file */

@@ -75,6 +75,7 @@ struct environment {
 	struct environment_limits limits;
 	int64_t idle_ms; /* a claimed sandbox without a request or command for this long is
 			    released; 0: never */
+	int64_t pause_ms; /* a claimed sandbox is paused after this long idle; 0: never */
 	int64_t max_age_ms; /* from claim; 0: never */
 	bool exit_snapshot; /* a claimed sandbox's files become a snapshot when it ends */
 	struct environment_retention snapshots;

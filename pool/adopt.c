@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/process.h"
+#include "pool/freeze.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
@@ -57,14 +58,6 @@ static int read_record(
 	return 0;
 }
 
-static void on_thawed(void *context, const struct error *err)
-{
-	(void)context;
-	if (err != NULL) {
-		log_failure("sandbox.thaw_failed", err);
-	}
-}
-
 static int check_alive(struct entry *entry, int *ret_pidfd, struct error *err)
 {
 	CLEANUP(close_p) int pidfd = -1;
@@ -94,8 +87,11 @@ static int check_alive(struct entry *entry, int *ret_pidfd, struct error *err)
 		return error_set(err, ERROR_NOT_FOUND, "its cgroup is empty");
 	}
 	if (usage.frozen) {
-		/* By a snapshot that died with the last hobd. */
-		sandbox_thaw(entry->manager->launcher, entry->record.id, on_thawed, NULL);
+		/* By the last hobd, or by a snapshot that died with it. Its init could not say
+		 * hello: whether it is frozen again is decided after that. */
+		entry->was_frozen = true;
+		entry->frozen = true;
+		entry_thaw(entry);
 	}
 	*ret_pidfd = steal_fd(&pidfd);
 	return 0;
@@ -148,7 +144,7 @@ static void adopt_record(struct manager *manager, struct entry_record *record)
 	if (status == 0) {
 		status = entry_files_open(entry, &err);
 	}
-	if (status == 0 && was != ENTRY_READY && was != ENTRY_CLAIMED) {
+	if (status == 0 && was != ENTRY_READY && was != ENTRY_CLAIMED && was != ENTRY_PAUSED) {
 		status = error_set(&err, ERROR_CONFLICT, "it was %s", entry_state_name(was));
 	}
 	if (status == 0) {
@@ -243,11 +239,10 @@ void entry_adopted(struct entry *entry, const uint32_t *execs, size_t count)
 	}
 	entry->adopt_as = ENTRY_GONE;
 	adopt_execs(entry, execs, count);
-	if (state == ENTRY_CLAIMED) {
-		/* Taking its commands up was our doing, not its owner's. */
-		entry->record.last_active_ms = active_ms;
-		entry_arm(entry);
-	}
+	/* Taking its commands up was our doing, not its owner's. */
+	entry->record.last_active_ms = active_ms;
+	entry_freeze_again(entry);
+	entry_arm(entry);
 	log_info("sandbox.adopted", "sandbox", entry->record.id, "environment", entry->pool->name,
 		"state", entry_state_name(state), "execs", count);
 	manager_pending_done(entry->manager);

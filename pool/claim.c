@@ -5,6 +5,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "pool/freeze.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 
@@ -50,6 +51,7 @@ static void bind(struct entry *entry, struct claim_spec *spec)
 	record->age_limit_ms =
 		conf != NULL && conf->max_age_ms > 0 ? record->claimed_ms + conf->max_age_ms : 0;
 	record->idle_ms = spec->idle_ms >= 0 ? spec->idle_ms : conf != NULL ? conf->idle_ms : 0;
+	record->pause_ms = conf != NULL ? conf->pause_ms : 0;
 	record->env = steal_ptr(spec->env);
 	record->metadata = steal_ptr(spec->metadata);
 }
@@ -70,6 +72,7 @@ static int take(struct entry *entry, struct claim_spec *spec, struct error *err)
 		entry_release(entry, "its claim could not be recorded");
 		return status;
 	}
+	entry_thaw_soon(entry);
 	entry_arm(entry);
 	return 0;
 }
@@ -220,7 +223,8 @@ static bool make_room_anywhere(const struct manager *manager, const struct pool_
 static int64_t pool_held(const struct pool *pool)
 {
 	return (int64_t)(pool->entries[ENTRY_CREATING].count + pool->entries[ENTRY_WARMING].count +
-			 pool->entries[ENTRY_READY].count + pool->entries[ENTRY_CLAIMED].count);
+			 pool->entries[ENTRY_READY].count + pool->entries[ENTRY_CLAIMED].count +
+			 pool->entries[ENTRY_PAUSED].count);
 }
 
 /* Claims that wait for a sandbox whose creation has not begun. */

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/memory.h"
+#include "pool/freeze.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
@@ -42,6 +43,7 @@ struct entry *entry_new(struct pool *pool, struct pool_image *image)
 	entry->record.snapshot_id = image != NULL ? image->snapshot_id : 0;
 	memcpy(entry->record.environment, pool->name, sizeof(entry->record.environment));
 	entry->timer = loop_timer_new(pool->manager->loop, entry_on_timer, entry);
+	entry->freeze_timer = loop_timer_new(pool->manager->loop, entry_on_freeze_timer, entry);
 	return entry;
 }
 
@@ -52,6 +54,7 @@ void entry_free(struct entry *entry)
 	}
 	assert(entry->uses == NULL && entry->waits == NULL && entry->runs == NULL);
 	loop_timer_free(entry->timer);
+	loop_timer_free(entry->freeze_timer);
 	loop_source_free(entry->pidfd_source);
 	init_client_free(entry->client);
 	fd_done(&entry->pidfd);
@@ -80,7 +83,7 @@ static void count(struct entry *entry, enum entry_state state, bool in)
 		manager->ready_count += one;
 		entry->image->ready += one;
 	}
-	if (state == ENTRY_CLAIMED) {
+	if (state == ENTRY_CLAIMED || state == ENTRY_PAUSED) {
 		manager->claimed_count += one;
 	}
 }
@@ -205,7 +208,9 @@ void entry_files_remove(struct entry *entry)
 
 bool entry_is_busy(const struct entry *entry)
 {
-	return entry->runs_running > 0 || entry->uses != NULL;
+	/* What stands still does nothing. */
+	return entry->record.state != ENTRY_PAUSED &&
+	       (entry->runs_running > 0 || entry->uses != NULL);
 }
 
 void entry_touch(struct entry *entry)
@@ -221,12 +226,15 @@ void entry_touch(struct entry *entry)
 
 void entry_arm(struct entry *entry)
 {
-	int64_t at, left;
+	bool busy = entry_is_busy(entry), paused = entry->record.state == ENTRY_PAUSED;
+	int64_t at, left, pause_at;
 
-	if (entry->record.state != ENTRY_CLAIMED) {
+	if (entry->record.state != ENTRY_CLAIMED && !paused) {
 		return;
 	}
-	at = entry_record_deadline(&entry->record, entry_is_busy(entry));
+	at = entry_record_deadline(&entry->record, busy);
+	pause_at = paused ? INT64_MAX : entry_record_pause_at(&entry->record, busy);
+	at = pause_at < at ? pause_at : at;
 	if (at == INT64_MAX) {
 		loop_timer_stop(entry->timer);
 		return;
@@ -247,6 +255,9 @@ int entry_check_usable(const struct entry *entry, struct error *err)
 	if (entry->record.state != ENTRY_CLAIMED) {
 		error_set(err, ERROR_CONFLICT, "sandbox %s is %s, not claimed", entry->record.id,
 			entry_state_name(entry->record.state));
+		if (entry->record.state == ENTRY_PAUSED) {
+			return error_hint(err, "hob resume %s", entry->record.id);
+		}
 		return error_hint(err, "claim one with POST /v1/sandboxes or `hob create`");
 	}
 	if (entry->client == NULL) {
@@ -286,6 +297,7 @@ void entry_use_end(struct entry_use *use)
 		entry_touch(entry);
 	}
 	entry_arm(entry);
+	entry_doze_off(entry);
 }
 
 void entry_wait_begin(

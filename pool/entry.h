@@ -60,6 +60,13 @@ struct entry {
 	struct loop_source *pidfd_source;
 	struct init_client *client;
 	struct loop_timer *timer; /* warming: time limit; claimed: deadline; releasing: retry */
+	struct loop_timer *freeze_timer; /* freeze.c's */
+	bool frozen; /* its cgroup was told so */
+	bool was_frozen; /* adopted: it is to be frozen again */
+	bool dozes; /* a look woke it, which is to leave no trace */
+	int64_t slept_at_ms; /* of `dozes`: paused since then */
+	unsigned freeze_looks;
+	struct entry_pause *pauses;
 	int64_t requested_us; /* monotonic: when its creation was asked for */
 	/* Adoption: what it was, and becomes again with hob-init's hello; ENTRY_GONE: not adopted.
 	 */
@@ -108,7 +115,7 @@ void entry_arm(struct entry *entry);
 /* The clock that ends it first, real ms as `expires_at` shows it: idle apart. 0: never. */
 int64_t entry_expires_ms(const struct entry *entry);
 
-/* ERROR_CONFLICT unless it is claimed and answers. */
+/* ERROR_CONFLICT unless it is claimed and answers. entry_wake (freeze.h) is for whoever uses it. */
 MUSTCHECK int entry_check_usable(const struct entry *entry, struct error *err);
 void entry_use_begin(struct entry *entry, struct entry_use *use, bool only_looks,
 	void (*lost)(struct entry_use *use, const struct error *err));

@@ -13,6 +13,7 @@
 #include "base/process.h"
 #include "pool/adopt.h"
 #include "pool/claim.h"
+#include "pool/freeze.h"
 #include "pool/image.h"
 #include "pool/manager.h"
 #include "pool/run.h"
@@ -112,7 +113,7 @@ static bool is_kept(const struct entry *entry)
 	if (entry->image == NULL) {
 		return false;
 	}
-	if (entry->record.state != ENTRY_CLAIMED) {
+	if (entry->record.state != ENTRY_CLAIMED && entry->record.state != ENTRY_PAUSED) {
 		return entry->adopt_as == ENTRY_RELEASING && entry->record.keep;
 	}
 	return entry->keep_asked >= 0 ? entry->keep_asked == 1
@@ -134,12 +135,14 @@ void entry_release(struct entry *entry, const char *reason)
 		return;
 	}
 	loop_timer_stop(entry->timer);
+	loop_timer_stop(entry->freeze_timer);
 	entry->record.keep = is_kept(entry);
 	if (entry_set_state(entry, ENTRY_RELEASING, &err) < 0) {
 		/* It goes all the same: a restarted hobd would find it dead and finish this. */
 		log_failure("sandbox.record_failed", &err, "sandbox", entry->record.id);
 		entry_move(entry, ENTRY_RELEASING);
 	}
+	entry_pauses_end(entry);
 	tell_lost(entry);
 	loop_source_free(entry->pidfd_source);
 	entry->pidfd_source = NULL;
@@ -216,6 +219,7 @@ static void on_pidfd(void *context, uint32_t events)
 		entry_release(entry, "died while ready");
 		return;
 	case ENTRY_CLAIMED:
+	case ENTRY_PAUSED:
 		entry_release(entry, "its init died");
 		return;
 	case ENTRY_RELEASING:
@@ -248,6 +252,7 @@ static void entry_warm(struct entry *entry)
 	}
 	log_info("sandbox.ready", "sandbox", entry->record.id, "environment", entry->pool->name,
 		"image", entry->record.image_id, "us", clock_mono_us() - entry->requested_us);
+	entry_freeze_later(entry);
 	pool_recovered(entry->pool);
 	claims_serve(entry);
 }
@@ -388,7 +393,7 @@ static void check_deadline(struct entry *entry)
 	int64_t at = entry_record_deadline(&entry->record, busy);
 
 	if (at > clock_real_ms()) {
-		entry_arm(entry);
+		entry_pause_if_idle(entry);
 		return;
 	}
 	entry_release(entry, entry_record_deadline_name(&entry->record, busy));
@@ -406,6 +411,7 @@ void entry_on_timer(void *context)
 		creation_failed(entry, &err);
 		break;
 	case ENTRY_CLAIMED:
+	case ENTRY_PAUSED:
 		check_deadline(entry);
 		break;
 	case ENTRY_RELEASING:

@@ -22,7 +22,8 @@ static struct pool_view view_of(const struct pool *pool, int64_t now_ms)
 		.draining = pool->conf == NULL,
 		.has_head = pool->head != NULL,
 		.ready_head = pool->head != NULL ? (int64_t)pool->head->ready : 0,
-		.claimed = (int64_t)pool->entries[ENTRY_CLAIMED].count,
+		.claimed = (int64_t)(pool->entries[ENTRY_CLAIMED].count +
+				     pool->entries[ENTRY_PAUSED].count),
 		.machine_total = (int64_t)manager->entry_count,
 		.machine_max = manager->config->max_sandboxes,
 		.machine_creating = (int64_t)manager->creating_count,

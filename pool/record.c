@@ -14,6 +14,7 @@ static const char *const state_names[] = {
 	[ENTRY_WARMING] = "warming",
 	[ENTRY_READY] = "ready",
 	[ENTRY_CLAIMED] = "claimed",
+	[ENTRY_PAUSED] = "paused",
 	[ENTRY_RELEASING] = "releasing",
 	[ENTRY_GONE] = "gone",
 };
@@ -22,9 +23,13 @@ _Static_assert(ARRAY_SIZE(state_names) == ENTRY_STATES, "every state has a name"
 /* Adoption goes through WARMING too: a sandbox is its old self once hob-init said hello again. */
 static const bool transitions[ENTRY_STATES][ENTRY_STATES] = {
 	[ENTRY_CREATING] = {[ENTRY_WARMING] = true, [ENTRY_RELEASING] = true},
-	[ENTRY_WARMING] = {[ENTRY_READY] = true, [ENTRY_CLAIMED] = true, [ENTRY_RELEASING] = true},
+	[ENTRY_WARMING] = {[ENTRY_READY] = true,
+		[ENTRY_CLAIMED] = true,
+		[ENTRY_PAUSED] = true,
+		[ENTRY_RELEASING] = true},
 	[ENTRY_READY] = {[ENTRY_CLAIMED] = true, [ENTRY_RELEASING] = true},
-	[ENTRY_CLAIMED] = {[ENTRY_RELEASING] = true},
+	[ENTRY_CLAIMED] = {[ENTRY_PAUSED] = true, [ENTRY_RELEASING] = true},
+	[ENTRY_PAUSED] = {[ENTRY_CLAIMED] = true, [ENTRY_RELEASING] = true},
 	[ENTRY_RELEASING] = {[ENTRY_GONE] = true},
 };
 
@@ -87,6 +92,13 @@ bool entry_record_format(const struct entry_record *record, struct buffer *line)
 		json_object_set_new(
 			json, "snapshot", json_integer((json_int_t)record->snapshot_id));
 	}
+	if (record->pause_ms != 0) {
+		json_object_set_new(json, "pause_ms", json_integer((json_int_t)record->pause_ms));
+	}
+	if (record->paused_at_ms != 0) {
+		json_object_set_new(
+			json, "paused_at_ms", json_integer((json_int_t)record->paused_at_ms));
+	}
 	if (record->keep) {
 		json_object_set_new(json, "keep", json_true());
 	}
@@ -126,6 +138,8 @@ static int read_numbers(const json_t *json, struct entry_record *record, struct 
 		{"age_limit_ms", 0, INT64_MAX, &record->age_limit_ms},
 		{"idle_ms", 0, INT64_MAX, &record->idle_ms},
 		{"last_active_ms", 0, INT64_MAX, &record->last_active_ms},
+		{"pause_ms", 0, INT64_MAX, &record->pause_ms},
+		{"paused_at_ms", 0, INT64_MAX, &record->paused_at_ms},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
@@ -237,6 +251,19 @@ int entry_record_last(
 	return error_set(err, ERROR_CORRUPT, "no complete line");
 }
 
+/* A pause is the start of another stretch of idleness, so that it never hastens the end. */
+static int64_t idle_since_ms(const struct entry_record *record)
+{
+	return record->paused_at_ms > record->last_active_ms ? record->paused_at_ms
+							     : record->last_active_ms;
+}
+
+int64_t entry_record_pause_at(const struct entry_record *record, bool busy)
+{
+	return record->pause_ms > 0 && !busy ? record->last_active_ms + record->pause_ms
+					     : INT64_MAX;
+}
+
 int64_t entry_record_deadline(const struct entry_record *record, bool busy)
 {
 	int64_t at = INT64_MAX;
@@ -247,8 +274,8 @@ int64_t entry_record_deadline(const struct entry_record *record, bool busy)
 	if (record->age_limit_ms > 0 && record->age_limit_ms < at) {
 		at = record->age_limit_ms;
 	}
-	if (record->idle_ms > 0 && !busy && record->last_active_ms + record->idle_ms < at) {
-		at = record->last_active_ms + record->idle_ms;
+	if (record->idle_ms > 0 && !busy && idle_since_ms(record) + record->idle_ms < at) {
+		at = idle_since_ms(record) + record->idle_ms;
 	}
 	return at;
 }

@@ -21,6 +21,7 @@ enum entry_state {
 	ENTRY_WARMING, /* it runs; hob-init has not said hello yet */
 	ENTRY_READY, /* nobody's; may be claimed */
 	ENTRY_CLAIMED, /* somebody's; never goes back to the pool */
+	ENTRY_PAUSED, /* somebody's, and frozen until it is needed */
 	ENTRY_RELEASING, /* the launcher was asked to destroy it, perhaps more than once */
 	ENTRY_GONE, /* nothing of it is left */
 	ENTRY_STATES
@@ -47,6 +48,8 @@ struct entry_record {
 	int64_t age_limit_ms; /* the environment's max_age, from the claim on */
 	int64_t idle_ms;
 	int64_t last_active_ms;
+	int64_t pause_ms; /* as the environment says: paused after this long idle */
+	int64_t paused_at_ms; /* PAUSED: since when; the idle clock starts anew there */
 	bool keep; /* RELEASING: what it has become is to be a snapshot */
 	char **env; /* of the claim; NULL: none */
 	json_t *metadata; /* of the claim; NULL: none */
@@ -66,6 +69,8 @@ MUSTCHECK int entry_record_last(
 /* The earliest of the clocks of a claimed sandbox, real ms; INT64_MAX: none. `busy`: a command or
  * request is under way, so that the idle clock stands still. */
 int64_t entry_record_deadline(const struct entry_record *record, bool busy);
+/* When a claimed sandbox is to be paused, in the same way. */
+int64_t entry_record_pause_at(const struct entry_record *record, bool busy);
 /* Which clock that is, for logs and messages: "timeout", "max_age", "idle". */
 const char *entry_record_deadline_name(const struct entry_record *record, bool busy);
 

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "configs/config.h"
 #include "pool/entry.h"
+#include "pool/freeze.h"
 #include "pool/manager.h"
 #include "pool/record.h"
 #include "pool/sandbox/init_protocol.h"
@@ -306,7 +307,7 @@ int run_start(struct entry *entry, const struct run_spec *spec, struct run_sink 
 		.stdin_open = has_stdin,
 		.rows = spec->rows,
 		.cols = spec->cols};
-	int status = entry_check_usable(entry, err);
+	int status = entry_wake(entry, false, err);
 	struct run *run;
 
 	if (status < 0) {
@@ -329,7 +330,8 @@ int run_start(struct entry *entry, const struct run_spec *spec, struct run_sink 
 	}
 	run->stdin_end = !spec->stdin_open && has_stdin;
 	if (spec->timeout_ms > 0) {
-		loop_timer_after(run->timeout, spec->timeout_ms);
+		run->timeout_at_ms = clock_mono_ms() + spec->timeout_ms;
+		loop_timer_at(run->timeout, run->timeout_at_ms);
 	}
 	if (sink != NULL) {
 		run_watch(run, sink);
@@ -402,7 +404,13 @@ void run_consumed(struct run *run, size_t bytes)
 
 void run_write(struct run *run, const void *data, size_t length)
 {
+	struct error err = ERROR_INIT;
+
 	if (run->handle != NULL && !run->stdin_end) {
+		/* Somebody types. */
+		if (entry_wake(run->entry, false, &err) < 0) {
+			log_failure("exec.asleep", &err, "sandbox", run->entry->record.id);
+		}
 		buffer_add(&run->stdin_pending, data, length);
 		pump_stdin(run);
 	}
@@ -423,6 +431,28 @@ void run_forget(struct run *run)
 		run_end(run);
 	}
 	run_free(run);
+}
+
+void runs_halt(struct entry *entry)
+{
+	for (struct run *run = entry->runs; run != NULL; run = run->next) {
+		if (run->handle != NULL && run->timeout_at_ms > 0) {
+			int64_t left_ms = run->timeout_at_ms - clock_mono_ms();
+
+			run->timeout_left_ms = left_ms > 0 ? left_ms : 0;
+			loop_timer_stop(run->timeout);
+		}
+	}
+}
+
+void runs_go_on(struct entry *entry)
+{
+	for (struct run *run = entry->runs; run != NULL; run = run->next) {
+		if (run->handle != NULL && run->timeout_at_ms > 0) {
+			run->timeout_at_ms = clock_mono_ms() + run->timeout_left_ms;
+			loop_timer_at(run->timeout, run->timeout_at_ms);
+		}
+	}
 }
 
 void runs_drop(struct entry *entry, const struct error *err)

@@ -67,6 +67,8 @@ struct run {
 	size_t stdin_room;
 	bool stdin_end, stdin_ended;
 	struct loop_timer *timeout;
+	int64_t timeout_at_ms; /* monotonic; 0: none */
+	int64_t timeout_left_ms; /* while the sandbox is paused */
 };
 
 /* Of one sandbox, ended and not forgotten: the newest. */
@@ -90,6 +92,9 @@ void run_write(struct run *run, const void *data, size_t length);
 void run_write_end(struct run *run);
 /* Kills it if it runs, and forgets it; sinks end with ERROR_CANCELLED. */
 void run_forget(struct run *run);
+/* The sandbox is paused, and resumed: time limits stand still meanwhile. */
+void runs_halt(struct entry *entry);
+void runs_go_on(struct entry *entry);
 /* The connection to hob-init was freed, and the handles with it: every command ends with `err`. */
 void runs_drop(struct entry *entry, const struct error *err);
 

@@ -504,7 +504,8 @@ int snapshot_start(struct entry *entry, const struct snapshot_order *order, snap
 	void *context, struct snapshot_job **ret_job, struct error *err)
 {
 	struct snapshot_job *job = NULL;
-	int status = entry_check_usable(entry, err);
+	bool paused = entry->record.state == ENTRY_PAUSED; /* and stays so: its files are there */
+	int status = paused ? 0 : entry_check_usable(entry, err);
 
 	if (status < 0) {
 		return status;
@@ -518,7 +519,7 @@ int snapshot_start(struct entry *entry, const struct snapshot_order *order, snap
 	if (status < 0) {
 		return status;
 	}
-	entry_use_begin(entry, &job->use, false, on_lost);
+	entry_use_begin(entry, &job->use, paused, on_lost);
 	job->fn = fn;
 	job->context = context;
 	*ret_job = job;

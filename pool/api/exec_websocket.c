@@ -14,6 +14,7 @@
 #include "pool/api/http_private.h"
 #include "pool/api/object_json.h"
 #include "pool/entry.h"
+#include "pool/freeze.h"
 #include "pool/manager.h"
 #include "pool/run.h"
 
@@ -396,7 +397,7 @@ static void on_upgraded(void *context, struct MHD_Connection *connection, void *
 void handle_exec_websocket(struct http_request *request)
 {
 	const char *key = http_header(request, "Sec-WebSocket-Key");
-	const struct entry *entry = http_entry(request);
+	struct entry *entry = http_entry(request);
 	struct error err = ERROR_INIT;
 	char accept[WEBSOCKET_ACCEPT_SIZE];
 	struct MHD_Response *response;
@@ -410,7 +411,7 @@ void handle_exec_websocket(struct http_request *request)
 		http_reply_error_status(request, MHD_HTTP_UPGRADE_REQUIRED, &err);
 		return;
 	}
-	if (entry_check_usable(entry, &err) < 0) {
+	if (entry_wake(entry, false, &err) < 0) {
 		http_reply_error(request, &err);
 		return;
 	}

@@ -9,6 +9,7 @@
 #include "pool/api/http_stream.h"
 #include "pool/api/object_json.h"
 #include "pool/entry.h"
+#include "pool/freeze.h"
 #include "pool/manager.h"
 #include "pool/sandbox/sandbox.h"
 
@@ -82,7 +83,7 @@ static struct transfer *transfer_new(struct http_request *request, bool only_loo
 	if (entry == NULL) {
 		return NULL;
 	}
-	if (entry_check_usable(entry, &err) < 0) {
+	if (entry_wake(entry, only_looks, &err) < 0) {
 		http_reply_error(request, &err);
 		return NULL;
 	}

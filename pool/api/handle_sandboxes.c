@@ -237,7 +237,7 @@ void handle_sandbox_timeout(struct http_request *request)
 		return;
 	}
 	before = entry->record.expires_ms;
-	if (entry->record.state != ENTRY_CLAIMED) {
+	if (entry->record.state != ENTRY_CLAIMED && entry->record.state != ENTRY_PAUSED) {
 		error_set(&err, ERROR_CONFLICT, "sandbox %s is %s, not claimed", entry->record.id,
 			entry_state_name(entry->record.state));
 		http_reply_error(request, &err);

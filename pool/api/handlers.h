@@ -18,6 +18,10 @@ void handle_sandbox_get(struct http_request *request);
 void handle_sandbox_delete(struct http_request *request);
 void handle_sandbox_timeout(struct http_request *request);
 
+/* handle_pause.c */
+void handle_sandbox_pause(struct http_request *request);
+void handle_sandbox_resume(struct http_request *request);
+
 /* handle_snapshots.c */
 void handle_snapshot_take(struct http_request *request);
 void handle_snapshot_list(struct http_request *request);

@@ -105,9 +105,9 @@ json_t *entry_to_json(const struct entry *entry)
 	const struct entry_record *record = &entry->record;
 	const struct pool_image *image = entry->image;
 
-	return json_pack(
-		"{s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:I, s:o, s:o, s:s, s:s, s:I}", "id",
-		record->id, "environment", record->environment, "image",
+	return json_pack("{s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:I, s:o, s:o, s:s, s:s, "
+			 "s:I, s:b, s:o}",
+		"id", record->id, "environment", record->environment, "image",
 		json_numbered("img-", record->image_id), "snapshot",
 		json_numbered("snap-", record->snapshot_id), "commit",
 		image != NULL ? image->commit : "", "state", entry_state_name(record->state),
@@ -117,7 +117,8 @@ json_t *entry_to_json(const struct entry *entry)
 		json_time(record->last_active_ms), "metadata",
 		record->metadata != NULL ? json_incref(record->metadata) : json_object(), "cwd",
 		image != NULL ? image->cwd : "/", "user", image != NULL ? image->user : "root",
-		"pid", (json_int_t)record->pid);
+		"pid", (json_int_t)record->pid, "frozen", entry->frozen, "paused_at",
+		json_time(record->paused_at_ms));
 }
 
 static json_t *argv_to_json(char *const *argv)

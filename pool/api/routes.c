@@ -10,6 +10,8 @@ const struct route http_routes[] = {
 	{"GET", "/v1/sandboxes/*", handle_sandbox_get, false},
 	{"DELETE", "/v1/sandboxes/*", handle_sandbox_delete, false},
 	{"POST", "/v1/sandboxes/*/timeout", handle_sandbox_timeout, false},
+	{"POST", "/v1/sandboxes/*/pause", handle_sandbox_pause, false},
+	{"POST", "/v1/sandboxes/*/resume", handle_sandbox_resume, false},
 	{"POST", "/v1/sandboxes/*/snapshots", handle_snapshot_take, false},
 	{"POST", "/v1/sandboxes/*/fork", handle_fork, false},
 	{"POST", "/v1/sandboxes/*/exec", handle_exec, false},

@@ -54,9 +54,12 @@ json_t *pool_to_json(const struct pool *pool)
 		(json_int_t)fresh, "warming",
 		(json_int_t)(pool->entries[ENTRY_CREATING].count +
 			     pool->entries[ENTRY_WARMING].count),
-		"claimed", (json_int_t)pool->entries[ENTRY_CLAIMED].count, "stale",
-		(json_int_t)stale, "hits", (json_int_t)pool->hits, "misses", misses_to_json(pool),
-		"died", (json_int_t)pool->died, "failing", failing_to_json(pool));
+		"claimed",
+		(json_int_t)(pool->entries[ENTRY_CLAIMED].count +
+			     pool->entries[ENTRY_PAUSED].count),
+		"stale", (json_int_t)stale, "hits", (json_int_t)pool->hits, "misses",
+		misses_to_json(pool), "died", (json_int_t)pool->died, "failing",
+		failing_to_json(pool));
 }
 
 /* ---- environments ---- */

@@ -11,6 +11,8 @@ static const struct verb *const verbs[] = {
 	&verb_ps,
 	&verb_attach,
 	&verb_timeout,
+	&verb_pause,
+	&verb_resume,
 	&verb_rm,
 	&verb_snapshot,
 	&verb_restore,

@@ -277,6 +277,23 @@ int cgroup_make_rest(const struct cgroups *cgroups, const char *id,
 	return status;
 }
 
+static const char *freezer_file(const struct cgroup_hierarchy *h)
+{
+	return h->v2 ? "cgroup.freeze" : "freezer.state";
+}
+
+int cgroup_freezer_give(
+	const struct cgroups *cgroups, const char *id, uid_t uid, gid_t gid, struct error *err)
+{
+	const struct cgroup_hierarchy *h = &cgroups->hierarchies[0];
+	char path[CGROUP_PATH_SIZE];
+
+	cgroup_path(cgroups, id, freezer_file(h), path);
+	return fchownat(h->fd, path, uid, gid, AT_SYMLINK_NOFOLLOW) == 0
+		       ? 0
+		       : error_sys(err, errno, "chown %s/%s", h->mount, path);
+}
+
 int cgroup_freeze(const struct cgroups *cgroups, const char *id, bool frozen, struct error *err)
 {
 	const struct cgroup_hierarchy *h = &cgroups->hierarchies[0];
@@ -287,7 +304,7 @@ int cgroup_freeze(const struct cgroups *cgroups, const char *id, bool frozen, st
 	if (!h->v2) {
 		text = frozen ? "FROZEN" : "THAWED";
 	}
-	cgroup_path(cgroups, id, h->v2 ? "cgroup.freeze" : "freezer.state", path);
+	cgroup_path(cgroups, id, freezer_file(h), path);
 	status = write_text(h->fd, path, text);
 	if (status == -ENOENT || status == -ENODEV) {
 		return error_set(err, ERROR_NOT_FOUND, "no sandbox %s", id);

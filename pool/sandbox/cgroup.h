@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct config;
 struct sandbox_limits;
@@ -68,6 +69,10 @@ MUSTCHECK int cgroup_make_main(
 MUSTCHECK int cgroup_make_rest(const struct cgroups *cgroups, const char *id,
 	const struct sandbox_limits *limits, int *ret_fds, size_t *ret_count, struct error *err);
 
+/* Gives the file that freezes the group to hob's user, who may have it frozen by the launcher
+ * anyhow, so that a thaw at a claim costs one write and no message. */
+MUSTCHECK int cgroup_freezer_give(
+	const struct cgroups *cgroups, const char *id, uid_t uid, gid_t gid, struct error *err);
 MUSTCHECK int cgroup_freeze(
 	const struct cgroups *cgroups, const char *id, bool frozen, struct error *err);
 /* SIGKILL to everything inside, frozen or not. A missing group is success. */

@@ -396,6 +396,9 @@ int native_begin(struct native_means *means, const struct launcher_request *requ
 	}
 	if (cgroup_make_main(&means->cgroups, request->name, &cgroup_fd, err) < 0 ||
 		fault("create.cgroup", err) < 0 ||
+		(request->kind == SANDBOX_SESSION &&
+			cgroup_freezer_give(
+				&means->cgroups, request->name, means->uid, means->gid, err) < 0) ||
 		child_make(means, request, cgroup_fd, &native, err) < 0) {
 		return -(int)err->kind;
 	}

@@ -158,6 +158,15 @@ struct sandbox_usage {
 MUSTCHECK int sandbox_usage_read(const struct config *config, const char *id,
 	struct sandbox_usage *ret_usage, struct error *err);
 
+/* Freezes or thaws a SANDBOX_SESSION by a write of our own, in some 20 us; what freezes stands
+ * still a moment later (sandbox_state_read). ERROR_DENIED: one whose cgroup is not ours to write,
+ * which sandbox_freeze and sandbox_thaw can. ERROR_NOT_FOUND when it is gone. */
+MUSTCHECK int sandbox_freeze_now(
+	const struct config *config, const char *id, bool frozen, struct error *err);
+/* As sandbox_usage_read, but only `frozen` and `populated`. */
+MUSTCHECK int sandbox_state_read(const struct config *config, const char *id,
+	struct sandbox_usage *ret_usage, struct error *err);
+
 /* What there is of sandboxes on this machine, whole or left over: the names of cgroups and of the
  * store's sandboxes/ folders, each once; sandbox_destroy takes any of them away. Free with
  * strv_free. */

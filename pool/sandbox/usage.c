@@ -75,10 +75,20 @@ static void usage_add(const struct cgroups *cgroups, const struct cgroup_hierarc
 	}
 }
 
-int sandbox_usage_read(const struct config *config, const char *id, struct sandbox_usage *ret_usage,
-	struct error *err)
+int sandbox_freeze_now(const struct config *config, const char *id, bool frozen, struct error *err)
 {
-	struct sandbox_usage usage = {.memory_bytes = 0};
+	const struct cgroups *cgroups = NULL;
+
+	if (!name_is_valid(id)) {
+		return error_set(err, ERROR_INVALID, "sandbox \"%s\": not an id", id);
+	}
+	return cgroups_get(config, &cgroups, err) < 0 ? -(int)err->kind
+						      : cgroup_freeze(cgroups, id, frozen, err);
+}
+
+static int state_read(const struct config *config, const char *id,
+	const struct cgroups **ret_cgroups, struct sandbox_usage *usage, struct error *err)
+{
 	struct cgroup_state state = {.exists = false};
 	const struct cgroups *cgroups = NULL;
 
@@ -92,8 +102,34 @@ int sandbox_usage_read(const struct config *config, const char *id, struct sandb
 	if (!state.exists) {
 		return error_set(err, ERROR_NOT_FOUND, "no sandbox %s", id);
 	}
-	usage.frozen = state.frozen;
-	usage.populated = state.populated;
+	usage->frozen = state.frozen;
+	usage->populated = state.populated;
+	*ret_cgroups = cgroups;
+	return 0;
+}
+
+int sandbox_state_read(const struct config *config, const char *id, struct sandbox_usage *ret_usage,
+	struct error *err)
+{
+	struct sandbox_usage usage = {.memory_bytes = 0};
+	const struct cgroups *cgroups = NULL;
+
+	if (state_read(config, id, &cgroups, &usage, err) < 0) {
+		return -(int)err->kind;
+	}
+	*ret_usage = usage;
+	return 0;
+}
+
+int sandbox_usage_read(const struct config *config, const char *id, struct sandbox_usage *ret_usage,
+	struct error *err)
+{
+	struct sandbox_usage usage = {.memory_bytes = 0};
+	const struct cgroups *cgroups = NULL;
+
+	if (state_read(config, id, &cgroups, &usage, err) < 0) {
+		return -(int)err->kind;
+	}
 	for (size_t i = 0; i < cgroups->count; i++) {
 		usage_add(cgroups, &cgroups->hierarchies[i], id, &usage);
 	}

@@ -21,6 +21,8 @@ static struct entry_record sample(void)
 		.age_limit_ms = 8000,
 		.idle_ms = 500,
 		.last_active_ms = 2500,
+		.pause_ms = 300,
+		.paused_at_ms = 2600,
 		.keep = true};
 
 	strv_add(&record.env, "TOKEN=a \"b\"\n");
@@ -52,6 +54,8 @@ static void test_round_trip(void **state)
 	assert_int_equal(back.age_limit_ms, 8000);
 	assert_int_equal(back.idle_ms, 500);
 	assert_int_equal(back.last_active_ms, 2500);
+	assert_int_equal(back.pause_ms, 300);
+	assert_int_equal(back.paused_at_ms, 2600);
 	assert_true(back.keep);
 	assert_string_equal(back.env[0], record.env[0]);
 	assert_null(back.env[1]);
@@ -158,7 +162,9 @@ static void test_transitions(void **state)
 
 		/* A claimed sandbox never goes back to the pool, a gone one nowhere. */
 		assert_int_equal(entry_state_may_follow(ENTRY_CLAIMED, (enum entry_state)i),
-			i == ENTRY_RELEASING);
+			i == ENTRY_RELEASING || i == ENTRY_PAUSED);
+		assert_int_equal(entry_state_may_follow(ENTRY_PAUSED, (enum entry_state)i),
+			i == ENTRY_RELEASING || i == ENTRY_CLAIMED);
 		assert_false(entry_state_may_follow(ENTRY_GONE, (enum entry_state)i));
 		assert_true(entry_state_from_name(entry_state_name((enum entry_state)i), &back));
 		assert_int_equal(back, i);
@@ -183,6 +189,24 @@ static void test_deadlines(void **state)
 	record.expires_ms = 2000;
 	assert_string_equal(entry_record_deadline_name(&record, true), "timeout");
 	assert_string_equal(entry_record_deadline_name(&record, false), "idle");
+}
+
+static void test_pause_clocks(void **state)
+{
+	struct entry_record record = {.last_active_ms = 1000, .idle_ms = 500};
+
+	(void)state;
+	assert_true(entry_record_pause_at(&record, false) == INT64_MAX);
+	record.pause_ms = 200;
+	assert_int_equal(entry_record_pause_at(&record, false), 1200);
+	assert_true(entry_record_pause_at(&record, true) == INT64_MAX);
+	/* A pause never hastens the end, nor does one from before the last activity matter. */
+	record.paused_at_ms = 1400;
+	assert_int_equal(entry_record_deadline(&record, false), 1900);
+	record.paused_at_ms = 900;
+	assert_int_equal(entry_record_deadline(&record, false), 1500);
+	record.age_limit_ms = 1100;
+	assert_int_equal(entry_record_deadline(&record, false), 1100);
 }
 
 struct seen {
@@ -230,6 +254,7 @@ int main(void)
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_transitions),
 		cmocka_unit_test(test_deadlines),
+		cmocka_unit_test(test_pause_clocks),
 		cmocka_unit_test(test_execs),
 	};
 

@@ -18,7 +18,8 @@ static const struct option_row ls_rows[] = {
 	{"env", 'e', OPTION_TEXT, "ENV", offsetof(struct ls_values, environment),
 		"only those of an environment"},
 	{"state", 's', OPTION_TEXT, "STATE", offsetof(struct ls_values, state),
-		"only those in a state: creating, warming, ready, claimed, releasing"},
+		"only those in a state: creating, warming, ready, claimed, paused,"
+		" releasing"},
 	{"quiet", 'q', OPTION_FLAG, NULL, offsetof(struct ls_values, quiet), "print only the ids"},
 };
 
@@ -152,6 +153,7 @@ static void print_sandbox(const json_t *sandbox)
 	print_time(sandbox, "Created", "created_at", " ago");
 	print_time(sandbox, "Claimed", "claimed_at", " ago");
 	print_time(sandbox, "Active", "last_active_at", " ago");
+	print_time(sandbox, "Paused", "paused_at", " ago");
 	print_time(sandbox, "Ends", "expires_at", " from now");
 	if (idle_s > 0) {
 		duration_format(idle, idle_s * 1000);
