@@ -20,7 +20,12 @@
 #include "gen/version.h"
 
 #include <getopt.h>
+#include <linux/ioprio.h>
 #include <stdio.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#define BUILD_NICE 10
 
 static const char usage[] =
 	"usage: hob-build ENVIRONMENT... | --due | --all   (as root)\n"
@@ -30,6 +35,8 @@ static const char usage[] =
 	"  --due            those whose time has come (for cron or a timer)\n"
 	"  --all            every environment\n"
 	"  --force          build although nothing changed\n"
+	"  --scheduled      nobody asked: do not try at once again what has failed (as --due "
+	"does)\n"
 	"  --config FILE    instead of " CONFIG_DEFAULT_PATH "\n"
 	"  --json           one JSON object a line: begin, stage, progress, log, output, result\n"
 	"  --help, --version\n"
@@ -42,7 +49,7 @@ static const char usage[] =
 
 struct options {
 	const char *config;
-	bool due, all, force, json, shown; /* shown: --help or --version was answered */
+	bool due, all, force, scheduled, json, shown; /* shown: --help or --version was answered */
 	char **names; /* NULL-terminated, of argv */
 };
 
@@ -52,6 +59,7 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 		OPTION_DUE = 256,
 		OPTION_ALL,
 		OPTION_FORCE,
+		OPTION_SCHEDULED,
 		OPTION_CONFIG,
 		OPTION_JSON,
 		OPTION_VERSION
@@ -60,6 +68,7 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 		{"due", no_argument, NULL, OPTION_DUE},
 		{"all", no_argument, NULL, OPTION_ALL},
 		{"force", no_argument, NULL, OPTION_FORCE},
+		{"scheduled", no_argument, NULL, OPTION_SCHEDULED},
 		{"config", required_argument, NULL, OPTION_CONFIG},
 		{"json", no_argument, NULL, OPTION_JSON},
 		{"help", no_argument, NULL, 'h'},
@@ -79,6 +88,9 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 			break;
 		case OPTION_FORCE:
 			options->force = true;
+			break;
+		case OPTION_SCHEDULED:
+			options->scheduled = true;
 			break;
 		case OPTION_CONFIG:
 			options->config = optarg;
@@ -231,6 +243,16 @@ static void log_sweep(const struct store_sweep *sweep)
 	}
 }
 
+/* Sandboxes in use go first; the launcher, and so every step, inherits it. */
+static void yield_to_others(void)
+{
+	if (setpriority(PRIO_PROCESS, 0, BUILD_NICE) < 0 ||
+		syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0,
+			IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, IOPRIO_BE_NR - 1)) < 0) {
+		log_warn("build.not_nice", "errno", strerror(errno));
+	}
+}
+
 /* From root to hob. One launcher is enough: the steps of a build follow one another. */
 static int start(struct program *program, struct error *err)
 {
@@ -238,6 +260,7 @@ static int start(struct program *program, struct error *err)
 	int status;
 
 	program->config->launchers = 1;
+	yield_to_others();
 	status = launcher_start(program->config, &program->launcher, err);
 	if (status == 0) {
 		status = local_prepare(program->config, program->chosen, program->chosen_count,
@@ -283,6 +306,9 @@ static bool is_due(struct program *program, const struct environment *environmen
 
 static int build_all(struct program *program)
 {
+	const struct job_options options = {.force = program->options.force,
+		.scheduled = program->options.scheduled || program->options.due};
+
 	for (size_t i = 0; i < program->chosen_count; i++) {
 		struct error err = ERROR_INIT;
 		int status;
@@ -290,8 +316,8 @@ static int build_all(struct program *program)
 		if (program->options.due && !is_due(program, program->chosen[i])) {
 			continue;
 		}
-		status = job_run(&program->machine, program->chosen[i], &program->files,
-			program->options.force, &err);
+		status = job_run(
+			&program->machine, program->chosen[i], &program->files, &options, &err);
 		if (status < 0 && !(status == -ERROR_BUSY && program->options.due)) {
 			note_failure(program, &err);
 		}

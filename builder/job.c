@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/fault.h"
+#include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "builder/base.h"
@@ -15,6 +16,8 @@
 #include "builder/report.h"
 #include "configs/environment.h"
 
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 
 int job_fault(const char *name, struct error *err)
@@ -65,12 +68,107 @@ static int compare_with_head(struct job *job, struct error *err)
 	if (status < 0) {
 		return status;
 	}
-	job->unchanged = streq(head.fingerprint, job->fingerprint) && !job->force;
+	job->unchanged = streq(head.fingerprint, job->fingerprint) && !job->options.force;
 	if (job->unchanged) {
 		job->image_id = head.id;
 	}
 	image_done(&head);
 	return 0;
+}
+
+/* ---- what is not tried again ---- */
+
+#define RETRY_FIRST_MS (INT64_C(20) * 60 * 1000)
+#define RETRY_MAX_MS (INT64_C(24) * 60 * 60 * 1000)
+
+int64_t job_retry_ms(int64_t count)
+{
+	int64_t ms = RETRY_FIRST_MS;
+
+	for (int64_t i = 1; i < count && ms < RETRY_MAX_MS; i++) {
+		ms *= 2;
+	}
+	return ms < RETRY_MAX_MS ? ms : RETRY_MAX_MS;
+}
+
+static int compare_with_failures(struct job *job, struct error *err)
+{
+	struct build_failures failures = {0};
+	char again[CLOCK_TEXT_SIZE];
+	int64_t again_ms;
+	int status;
+
+	if (!job->options.scheduled || job->options.force) {
+		return 0;
+	}
+	status = build_failures(
+		job->machine->store, job->environment->name, job->fingerprint, &failures, err);
+	if (status < 0 || failures.count == 0) {
+		return status;
+	}
+	again_ms = failures.last_ms + job_retry_ms(failures.count);
+	if (again_ms > clock_real_ms()) {
+		clock_format(again, again_ms);
+		job->unchanged = true;
+		job->unchanged_why =
+			xasprintf("nothing has changed since bld-%lld failed; tried again after %s",
+				(long long)failures.last_id, again);
+	}
+	return 0;
+}
+
+static int compare_with_refused(struct job *job, struct error *err)
+{
+	char refused[65];
+	int status = image_refused(job->machine->store, job->environment->name, refused, err);
+
+	if (status == 0 && streq(refused, job->fingerprint) && !job->options.force) {
+		job->unchanged = true;
+		job->unchanged_why = xstrdup("nothing has changed since its image was rolled "
+					     "back; --force builds it all the same");
+	}
+	return status;
+}
+
+/* Sets job->unchanged when there is nothing to do. */
+static int compare(struct job *job, struct error *err)
+{
+	int status = compare_with_head(job, err);
+
+	if (status == 0 && !job->unchanged) {
+		status = compare_with_refused(job, err);
+	}
+	if (status == 0 && !job->unchanged) {
+		status = compare_with_failures(job, err);
+	}
+	return status;
+}
+
+/* ---- news while it runs ---- */
+
+/* hobd leaves the commit that has been pushed in a note, and says so by SIGUSR1. Is it none of
+ * those that this build has fetched? */
+static bool is_superseded(void *context)
+{
+	const struct job *job = context;
+	CLEANUP(free_p) char *path = xasprintf("builds/%s.news", job->environment->name);
+	CLEANUP(close_p) int fd = -1;
+	char commit[COMMIT_TEXT_SIZE] = "";
+	struct error ignored = ERROR_INIT;
+	ssize_t got;
+
+	if (job->build.commit[0] == '\0') {
+		return false; /* it has still to fetch, and will find it */
+	}
+	fd = io_open(store_fd(job->machine->store), path, O_RDONLY | O_NOFOLLOW, 0, &ignored);
+	got = fd >= 0 ? read(fd, commit, sizeof(commit) - 1) : -1;
+	commit[got > 0 ? got : 0] = '\0';
+	for (size_t i = 0; i < job->environment->source_count; i++) {
+		if (streq(job->found[i].commit, commit)) {
+			return false;
+		}
+	}
+	return commit[0] != '\0';
 }
 
 static int tar_fd(const struct job *job, int *ret_fd, struct error *err)
@@ -189,7 +287,7 @@ static int build_image(struct job *job, struct error *err)
 		status = make_fingerprint(job, err);
 	}
 	if (status == 0) {
-		status = compare_with_head(job, err);
+		status = compare(job, err);
 	}
 	if (status < 0 || job->unchanged) {
 		return status;
@@ -224,6 +322,14 @@ static int begin(struct job *job, struct error *err)
 	return job_fault("build.begun", err);
 }
 
+static enum build_state end_state(const struct job *job, int status)
+{
+	if (status == -ERROR_CANCELLED && job->machine->cancelled == SIGUSR1) {
+		return BUILD_SUPERSEDED;
+	}
+	return status < 0 ? BUILD_FAILED : job->unchanged ? BUILD_UNCHANGED : BUILD_PUBLISHED;
+}
+
 /* Records how it ended, unless image_commit did. */
 static void record_end(struct job *job, int status, const struct error *err)
 {
@@ -232,8 +338,13 @@ static void record_end(struct job *job, int status, const struct error *err)
 	if (!job->begun || (status == 0 && !job->unchanged)) {
 		return;
 	}
-	if (build_end(job->machine->store, &job->build, status < 0 ? BUILD_FAILED : BUILD_UNCHANGED,
-		    status < 0 ? err->message : NULL, &ending) < 0) {
+	/* Somebody's wish to stop says nothing of what it would have made. */
+	if (status < 0 && status != -ERROR_CANCELLED) {
+		snprintf(job->build.fingerprint, sizeof(job->build.fingerprint), "%s",
+			job->fingerprint);
+	}
+	if (build_end(job->machine->store, &job->build, end_state(job, status),
+		    status < 0 ? err->message : job->unchanged_why, &ending) < 0) {
 		log_failure("build.not_recorded", &ending, "environment", job->environment->name);
 	}
 }
@@ -249,9 +360,7 @@ static void report_end(struct job *job, int status, int64_t took_us, const struc
 
 	result.state = status == -ERROR_BUSY && !job->begun
 			       ? "busy"
-			       : build_state_name(status < 0       ? BUILD_FAILED
-						  : job->unchanged ? BUILD_UNCHANGED
-								   : BUILD_PUBLISHED);
+			       : build_state_name(end_state(job, status));
 	report_result(job->machine->report, &result);
 }
 
@@ -263,11 +372,12 @@ static void job_done(struct job *job)
 	build_done(&job->build);
 	free(job->found);
 	free(job->mirrors);
+	free(job->unchanged_why);
 	free(job);
 }
 
 int job_run(struct machine *machine, const struct environment *environment,
-	const struct local_files *files, bool force, struct error *err)
+	const struct local_files *files, const struct job_options *options, struct error *err)
 {
 	struct job *job = xcalloc(1, sizeof(*job));
 	int64_t start_us = clock_mono_us();
@@ -276,7 +386,7 @@ int job_run(struct machine *machine, const struct environment *environment,
 	*job = (struct job){.machine = machine,
 		.environment = environment,
 		.files = files,
-		.force = force,
+		.options = *options,
 		.mirrors = xasprintf("%s/mirrors", store_path(machine->store)),
 		.lock_fd = -1,
 		.log_fd = -1,
@@ -284,6 +394,8 @@ int job_run(struct machine *machine, const struct environment *environment,
 	machine->deadline_ms = environment->build_timeout_ms > 0
 				       ? clock_mono_ms() + environment->build_timeout_ms
 				       : 0;
+	machine->superseded = is_superseded;
+	machine->superseded_context = job;
 	store_set_usage(machine->store, range_usage, &job->range);
 	status = begin(job, err);
 	if (status == 0) {
@@ -294,6 +406,10 @@ int job_run(struct machine *machine, const struct environment *environment,
 	report_end(job, status,
 		(job->published_us != 0 ? job->published_us : clock_mono_us()) - start_us, err);
 	store_set_usage(machine->store, NULL, NULL);
+	machine->superseded = NULL;
+	if (machine->cancelled == SIGUSR1) {
+		machine->cancelled = 0; /* the other environments go on */
+	}
 	job_done(job);
 	return status;
 }

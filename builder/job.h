@@ -14,9 +14,20 @@ struct environment;
 struct local_files;
 struct machine;
 
+struct job_options {
+	bool force; /* build although nothing changed, or it was refused by a rollback */
+	bool scheduled; /* nobody asked: what has failed is tried again only when its time comes */
+};
+
+/*
+ * How long after its `count`th failure a scheduled build tries the same again, ms: 20 min, doubled
+ * each time, a day at the most. A flaky network gets its second chance with the next schedule.
+ */
+int64_t job_retry_ms(int64_t count);
+
 /* Builds it and reports the result; a failure is recorded and reported too, then returned.
- * ERROR_BUSY: somebody else is building it. force: build although nothing changed. */
+ * ERROR_BUSY: somebody else is building it. */
 MUSTCHECK int job_run(struct machine *machine, const struct environment *environment,
-	const struct local_files *files, bool force, struct error *err);
+	const struct local_files *files, const struct job_options *options, struct error *err);
 
 #endif

@@ -12,7 +12,7 @@ struct job {
 	struct machine *machine;
 	const struct environment *environment;
 	const struct local_files *files;
-	bool force;
+	struct job_options options;
 	char *mirrors;
 	int lock_fd, log_fd;
 	struct build build;
@@ -26,6 +26,7 @@ struct job {
 	int64_t image_id;
 	int64_t published_us; /* monotonic; 0: not */
 	bool unchanged;
+	char *unchanged_why; /* NULL: the head is what it would make */
 };
 
 /* Passes a fault point by name; the error if one is set. */

@@ -14,6 +14,15 @@ static void on_signal(void *context, int signal)
 	loop_stop(machine->loop);
 }
 
+static void on_news(void *context, int signal)
+{
+	struct machine *machine = context;
+
+	(void)signal;
+	machine->news = true;
+	loop_stop(machine->loop);
+}
+
 static void on_wake(void *context)
 {
 	loop_stop(context);
@@ -25,7 +34,8 @@ int machine_init(struct machine *machine, const struct config *config, struct re
 	*machine = (struct machine){.config = config, .report = report};
 	if (loop_open(&machine->loop, err) < 0 ||
 		loop_add_signal(machine->loop, SIGINT, on_signal, machine, err) < 0 ||
-		loop_add_signal(machine->loop, SIGTERM, on_signal, machine, err) < 0) {
+		loop_add_signal(machine->loop, SIGTERM, on_signal, machine, err) < 0 ||
+		loop_add_signal(machine->loop, SIGUSR1, on_news, machine, err) < 0) {
 		machine_done(machine);
 		return -(int)err->kind;
 	}
@@ -52,12 +62,23 @@ int machine_lost(struct error *err)
 }
 
 static int check_wait(
-	const struct machine *machine, int64_t deadline_ms, const char *what, struct error *err)
+	struct machine *machine, int64_t deadline_ms, const char *what, struct error *err)
 {
 	int64_t now = clock_mono_ms();
 
+	if (machine->news && machine->cancelled == 0) {
+		machine->news = false;
+		if (machine->superseded != NULL &&
+			machine->superseded(machine->superseded_context)) {
+			machine->cancelled = SIGUSR1;
+		}
+	}
+
 	if (machine->launcher_lost) {
 		return machine_lost(err);
+	}
+	if (machine->cancelled == SIGUSR1) {
+		return error_set(err, ERROR_CANCELLED, "a newer commit has been pushed");
 	}
 	if (machine->cancelled != 0) {
 		return error_set(err, ERROR_CANCELLED, "cancelled by %s",

@@ -26,12 +26,17 @@ struct machine {
 	struct report *report;
 	struct launcher *launcher; /* NULL in tests that need no sandbox */
 	struct store *store; /* NULL in tests that need none */
-	int cancelled; /* the signal, or 0 */
+	int cancelled; /* the signal, or 0; SIGUSR1: superseded */
+	/* Asked after SIGUSR1, which says that there is news: is this build in vain? */
+	bool (*superseded)(void *context);
+	void *superseded_context;
+	bool news;
 	bool launcher_lost;
 	int64_t deadline_ms; /* monotonic, of the whole build; 0: none */
 };
 
-/* Opens the loop and takes SIGINT and SIGTERM as cancelling. `report` stays the caller's. */
+/* Opens the loop and takes SIGINT and SIGTERM as cancelling, SIGUSR1 as news of a source. `report`
+ * stays the caller's. */
 MUSTCHECK int machine_init(struct machine *machine, const struct config *config,
 	struct report *report, struct error *err);
 /* After privileges_drop: from now on the launcher, which stays the caller's, answers here. */

@@ -267,7 +267,8 @@ static int create(struct step *step, struct sandbox_created *created, struct err
 		.layers = spec->layers,
 		.layer_count = spec->layer_count,
 		.network_host = spec->network,
-		.limits = {limits->cpu_millis, limits->memory_bytes, limits->pids}};
+		.limits = {
+			limits->cpu_millis, limits->memory_bytes, limits->pids, .background = 1}};
 
 	if (range_take(step->range, err) < 0) {
 		return -(int)err->kind;

@@ -4,12 +4,17 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/memory.h"
 #include "configs/schedule.h"
 #include "pool/manager.h"
 #include "pool/sandbox/sandbox.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/pidfd.h>
 
 /* Look again at least this often: clocks are set, and other programs build too. */
 #define SCHEDULE_MAX_MS (10 * 60 * 1000)
@@ -84,12 +89,17 @@ static void on_build_started(void *context, pid_t pid, int pidfd, const struct e
 
 static void build_start(struct pool *pool)
 {
+	bool scheduled = !pool->build_queued || !pool->build_asked;
+
 	pool->build_queued = false;
+	pool->build_asked = false;
+	pool->build_spared = pool->build_told;
+	pool->build_told = false;
 	pool->build_running = true;
 	pool->build_started_ms = clock_real_ms();
 	pool->manager->builds_running++;
 	(void)fault_point("build.start");
-	launcher_build(pool->manager->launcher, pool->name, on_build_started, pool);
+	launcher_build(pool->manager->launcher, pool->name, scheduled, on_build_started, pool);
 }
 
 static bool may_start(const struct pool *pool)
@@ -124,16 +134,80 @@ void builds_schedule(struct manager *manager)
 	loop_timer_after(manager->build_timer, wait);
 }
 
-bool build_request(struct pool *pool)
+/*
+ * Leaves the commit for the running build, which reads it at the signal and gives up if it builds
+ * another one. The build after one that was told is spared: where pushes come faster than builds
+ * end, every second one still ends.
+ */
+static void build_tell(struct pool *pool, const char *commit)
 {
-	bool now = may_start(pool);
+	CLEANUP(free_p) char *path = xasprintf("builds/%s.news", pool->name);
+	CLEANUP(close_p) int fd = -1;
+	struct error err = ERROR_INIT;
 
-	if (now) {
-		build_start(pool);
-	} else if (!pool->build_running) {
-		pool->build_queued = true;
+	if (pool->build_pidfd < 0 || pool->build_spared) {
+		return;
 	}
-	return now || pool->build_running;
+	fd = io_open(store_fd(pool->manager->store), path,
+		O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600, &err);
+	if (fd < 0 || io_write_full(fd, commit, strlen(commit), &err) < 0) {
+		log_failure("build.untold", &err, "environment", pool->name);
+		return;
+	}
+	if (pidfd_send_signal(pool->build_pidfd, SIGUSR1, NULL, 0) == 0) {
+		pool->build_told = true;
+		log_info("build.told", "environment", pool->name, "commit", commit);
+	}
+}
+
+bool build_request(struct pool *pool, const char *commit)
+{
+	pool->build_queued = true;
+	pool->build_asked = true;
+	if (may_start(pool)) {
+		build_start(pool);
+		return true;
+	}
+	if (pool->build_running && commit != NULL) {
+		build_tell(pool, commit);
+	}
+	return false;
+}
+
+int build_cancel(struct manager *manager, const char *id, struct error *err)
+{
+	CLEANUP(close_p) int pidfd = -1;
+	struct build build = {0};
+	int status = build_get(manager->store, id, &build, err);
+
+	if (status == 0 && build.state == BUILD_RUNNING) {
+		pidfd = pidfd_open((pid_t)build.pid, 0);
+		build_done(&build);
+		/* It runs still: the descriptor is of its process, not of a later one. */
+		status = build_get(manager->store, id, &build, err);
+	}
+	if (status < 0) {
+		return status;
+	}
+	if (build.state != BUILD_RUNNING || pidfd < 0) {
+		error_set(err, ERROR_CONFLICT, "%s does not run: it is %s", id,
+			build.state == BUILD_RUNNING ? "dead, which the next build records"
+						     : build_state_name(build.state));
+		status = -(int)err->kind;
+	} else if (pidfd_send_signal(pidfd, SIGTERM, NULL, 0) < 0) {
+		status = error_sys(err, errno, "signal the process of %s", id);
+	}
+	build_done(&build);
+	return status;
+}
+
+bool build_unqueue(struct pool *pool)
+{
+	bool was = pool->build_queued;
+
+	pool->build_queued = false;
+	pool->build_asked = false;
+	return was;
 }
 
 static void on_due(void *context)

@@ -4,6 +4,7 @@
 #ifndef HOB_POOL_BUILDS_H
 #define HOB_POOL_BUILDS_H
 
+#include "base/error.h"
 #include "configs/schedule.h"
 
 #include <stdbool.h>
@@ -16,8 +17,14 @@ void builds_open(struct manager *manager);
 void builds_close(struct manager *manager);
 /* Starts what is queued or due, and sets the timer for the next. */
 void builds_schedule(struct manager *manager);
-/* Asks for one now; true when it could start at once. */
-bool build_request(struct pool *pool);
+/* Asks for one now; true when it could start at once, else it follows the others. commit: what has
+ * been pushed, so that a running build of an older one may give up; NULL: not known. */
+bool build_request(struct pool *pool, const char *commit);
+/* Ends the running build "bld-4" as Ctrl-C would; its record follows. ERROR_NOT_FOUND,
+ * ERROR_CONFLICT: it does not run. */
+MUSTCHECK int build_cancel(struct manager *manager, const char *id, struct error *err);
+/* Forgets a build that was asked for and has not started; was there one? */
+bool build_unqueue(struct pool *pool);
 /* Real time; INT64_MAX: only when told. */
 int64_t build_next_due_ms(const struct pool *pool);
 /* What holds for it; texts are the environment's. */

@@ -64,6 +64,9 @@ struct pool {
 	struct error failure;
 	/* Builds. */
 	bool build_queued, build_running;
+	bool build_asked; /* the queued one: by somebody, not by the schedule */
+	bool build_told; /* the running one: that a newer commit has been pushed */
+	bool build_spared; /* the running one follows one that was told: it runs to its end */
 	int64_t build_started_ms; /* the last one that hobd started */
 	int build_pidfd;
 	struct loop_source *build_source;

@@ -146,12 +146,13 @@ int build_end(struct store *store, struct build *build, enum build_state state, 
 	int status;
 
 	query_init(&query, store->db,
-		"UPDATE builds SET state = ?, commit_id = ?, ended_ms = ?, message = ?"
-		" WHERE id = ? AND state = 'running'");
+		"UPDATE builds SET state = ?, commit_id = ?, ended_ms = ?, message = ?,"
+		" fingerprint = ? WHERE id = ? AND state = 'running'");
 	query_bind_text(&query, build_state_name(state));
 	query_bind_text(&query, build->commit);
 	query_bind_int(&query, now);
 	query_bind_text(&query, message);
+	query_bind_text(&query, build->fingerprint);
 	query_bind_int(&query, build->id);
 	status = store_fault("build.before_end", err);
 	if (status == 0) {
@@ -256,6 +257,27 @@ int build_last_started(
 		return row;
 	}
 	*ret_ms = row > 0 ? query_int(&query, 0) : 0;
+	return 0;
+}
+
+int build_failures(struct store *store, const char *environment, const char *fingerprint,
+	struct build_failures *ret_failures, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	int row;
+
+	query_init(&query, store->db,
+		"SELECT count(*), max(id), max(ended_ms) FROM builds"
+		" WHERE environment = ? AND fingerprint = ? AND state = 'failed'");
+	query_bind_text(&query, environment);
+	query_bind_text(&query, fingerprint);
+	row = query_row(&query, err);
+	if (row < 0) {
+		return row;
+	}
+	*ret_failures = (struct build_failures){.count = query_int(&query, 0),
+		.last_id = query_int(&query, 1),
+		.last_ms = query_int(&query, 2)};
 	return 0;
 }
 

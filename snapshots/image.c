@@ -104,7 +104,8 @@ static int move_head(struct store *store, const struct image *image, struct erro
 
 	query_init(&query, store->db,
 		"INSERT INTO heads (environment, image_id) VALUES (?, ?)"
-		" ON CONFLICT (environment) DO UPDATE SET image_id = excluded.image_id");
+		" ON CONFLICT (environment) DO UPDATE SET image_id = excluded.image_id, refused = "
+		"''");
 	query_bind_text(&query, image->environment);
 	query_bind_int(&query, image->id);
 	return query_run(&query, NULL, err);

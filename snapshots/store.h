@@ -163,6 +163,16 @@ MUSTCHECK int image_remove(struct store *store, int64_t id, uint64_t *ret_freed,
 #define IMAGES_KEEP 3
 MUSTCHECK int images_prune(struct store *store, const char *environment, size_t keep,
 	uint64_t *ret_images, uint64_t *ret_freed, struct error *err);
+/*
+ * Takes an environment's head back: to image `to_id`, which is one of its own (0: the newest that
+ * is older than the head). What the head was is refused from then on: image_refused says so until
+ * something changes or a build publishes. ERROR_NOT_FOUND: there is none to go back to.
+ */
+MUSTCHECK int image_rollback(struct store *store, const char *environment, int64_t to_id,
+	struct image *ret_image, struct error *err);
+/* The fingerprint that a rollback refused; "" when there is none. */
+MUSTCHECK int image_refused(
+	struct store *store, const char *environment, char ret_fingerprint[65], struct error *err);
 /* For an environment that is no more: it has no head until its next build. ERROR_NOT_FOUND. */
 MUSTCHECK int image_head_clear(struct store *store, const char *environment, struct error *err);
 /* hobd says which images its sandboxes stand on; a lease is one row and outlives hobd. */
@@ -193,6 +203,7 @@ struct build {
 	int64_t ended_ms; /* 0: not yet */
 	int64_t pid; /* of hob-build while running */
 	char *message; /* why it failed, or NULL */
+	char fingerprint[65]; /* of what it tried to make; for build_end only */
 };
 
 const char *build_state_name(enum build_state state);
@@ -209,6 +220,13 @@ MUSTCHECK int build_get(
 /* Newest first, at most `limit`. environment NULL: all. */
 MUSTCHECK int build_list(struct store *store, const char *environment, size_t limit,
 	struct build **ret_builds, size_t *ret_count, struct error *err);
+/* How often an image with this fingerprint has failed: for not trying the same in vain. */
+struct build_failures {
+	int64_t count;
+	int64_t last_id, last_ms; /* the newest of them, and when it ended */
+};
+MUSTCHECK int build_failures(struct store *store, const char *environment, const char *fingerprint,
+	struct build_failures *ret_failures, struct error *err);
 /* When did an environment's last build (of any outcome) start; 0: never. */
 MUSTCHECK int build_last_started(
 	struct store *store, const char *environment, int64_t *ret_ms, struct error *err);

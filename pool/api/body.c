@@ -242,6 +242,15 @@ int timeout_body_parse(const json_t *json, int64_t *ret_seconds, struct error *e
 	return 0;
 }
 
+int rollback_body_parse(const json_t *json, const char **ret_image, struct error *err)
+{
+	static const char *const keys[] = {"image", NULL};
+	int status = json_check_keys(json, keys, err);
+
+	*ret_image = NULL;
+	return status < 0 ? status : json_get_str(json, "image", ret_image, err);
+}
+
 static int check_label(const char *label, struct error *err)
 {
 	if (label != NULL && strlen(label) >= SNAPSHOT_LABEL_SIZE) {

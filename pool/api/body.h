@@ -63,6 +63,8 @@ struct fork_body {
 };
 MUSTCHECK int fork_body_parse(const json_t *json, struct fork_body *ret_body, struct error *err);
 
+/* An image to go back to; NULL: the one before. */
+MUSTCHECK int rollback_body_parse(const json_t *json, const char **ret_image, struct error *err);
 MUSTCHECK int timeout_body_parse(const json_t *json, int64_t *ret_seconds, struct error *err);
 
 /* What a WebSocket client says in text frames. */

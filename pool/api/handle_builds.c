@@ -5,6 +5,7 @@
 #include "pool/api/http_private.h"
 #include "pool/api/http_stream.h"
 #include "pool/api/object_json.h"
+#include "pool/builds.h"
 #include "pool/manager.h"
 
 #include <inttypes.h>
@@ -49,6 +50,19 @@ void handle_build_get(struct http_request *request)
 	}
 	http_reply_json(request, MHD_HTTP_OK, build_to_json(&build));
 	build_done(&build);
+}
+
+void handle_build_cancel(struct http_request *request)
+{
+	const char *id = request->match.args[0];
+	struct error err = ERROR_INIT;
+
+	if (build_cancel(request->manager, id, &err) < 0) {
+		http_reply_error(request, &err);
+		return;
+	}
+	http_reply_json(request, MHD_HTTP_ACCEPTED,
+		json_pack("{s:s, s:s}", "id", id, "state", "cancelling"));
 }
 
 /* ---- a build's log ---- */

@@ -52,14 +52,19 @@ void handle_file_delete(struct http_request *request);
 
 /* handle_pools.c */
 void handle_pool(struct http_request *request);
+
+/* handle_environments.c */
 void handle_environment_list(struct http_request *request);
 void handle_environment_get(struct http_request *request);
 void handle_environment_build(struct http_request *request);
+void handle_environment_unbuild(struct http_request *request);
+void handle_environment_rollback(struct http_request *request);
 
 /* handle_builds.c */
 void handle_build_list(struct http_request *request);
 void handle_build_get(struct http_request *request);
 void handle_build_log(struct http_request *request);
+void handle_build_cancel(struct http_request *request);
 void handle_image_list(struct http_request *request);
 void handle_image_get(struct http_request *request);
 void handle_image_delete(struct http_request *request);

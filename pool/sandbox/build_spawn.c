@@ -14,14 +14,14 @@
 #include <sys/syscall.h>
 
 static _Noreturn void build_main(
-	const struct server *server, const char *environment, int report_fd)
+	const struct server *server, const char *environment, bool scheduled, int report_fd)
 {
 	static char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 	static char locale[] = "LC_ALL=C.UTF-8", home[] = "HOME=/root";
-	static char json[] = "--json", config[] = "--config";
+	static char json[] = "--json", config[] = "--config", unasked[] = "--scheduled";
 	char *const variables[] = {path, locale, home, NULL};
-	char *arguments[] = {server->build_program, (char *)(uintptr_t)environment, json,
-		server->config_file != NULL ? config : NULL, server->config_file, NULL};
+	char *arguments[7] = {server->build_program, (char *)(uintptr_t)environment, json};
+	size_t count = 3;
 	sigset_t none;
 	int null_fd, sys;
 
@@ -34,6 +34,13 @@ static _Noreturn void build_main(
 		(void)setrlimit((__rlimit_resource_t)i, &server->limits[i]);
 	}
 	umask(022);
+	if (scheduled) {
+		arguments[count++] = unasked;
+	}
+	if (server->config_file != NULL) {
+		arguments[count++] = config;
+		arguments[count++] = server->config_file;
+	}
 	if (setsid() >= 0 && setns(server->means.places.host_mounts_fd, CLONE_NEWNS) == 0) {
 		null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 		if (null_fd >= 0 && dup2(null_fd, 0) == 0 && dup2(null_fd, 1) == 1) {
@@ -45,8 +52,8 @@ static _Noreturn void build_main(
 	_exit(127);
 }
 
-int build_spawn(const struct server *server, const char *environment, pid_t *ret_pid,
-	int *ret_pidfd, struct error *err)
+int build_spawn(const struct server *server, const char *environment, bool scheduled,
+	pid_t *ret_pid, int *ret_pidfd, struct error *err)
 {
 	CLEANUP(close_p) int report = -1;
 	CLEANUP(close_p) int pidfd = -1;
@@ -61,7 +68,7 @@ int build_spawn(const struct server *server, const char *environment, pid_t *ret
 	report = ends[0];
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0) {
-		build_main(server, environment, ends[1]);
+		build_main(server, environment, scheduled, ends[1]);
 	}
 	sys = errno;
 	close(ends[1]);

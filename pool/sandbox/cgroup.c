@@ -228,6 +228,29 @@ static int cpu_limit(const struct cgroups *cgroups, const struct cgroup_hierarch
 	return limit_write(cgroups, h, id, "cpu.cfs_quota_us", text, err);
 }
 
+/* A tenth of an ordinary sandbox's share where there is too little for all. A kernel without these
+ * files has no shares to set. */
+static int yield_set(const struct cgroups *cgroups, const struct cgroup_hierarchy *h,
+	const char *id, struct error *err)
+{
+	static const struct {
+		unsigned controller;
+		bool v2;
+		const char *file, *text;
+	} shares[] = {
+		{CGROUP_CPU, true, "cpu.weight", "10"}, {CGROUP_CPU, false, "cpu.shares", "102"}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(shares); i++) {
+		if ((h->controllers & shares[i].controller) != 0 && h->v2 == shares[i].v2 &&
+			limit_write(cgroups, h, id, shares[i].file, shares[i].text, err) < 0 &&
+			err->sys != ENOENT) {
+			return -(int)err->kind;
+		}
+	}
+	*err = (struct error)ERROR_INIT;
+	return 0;
+}
+
 static int limits_set(const struct cgroups *cgroups, const struct cgroup_hierarchy *h,
 	const char *id, const struct sandbox_limits *limits, struct error *err)
 {
@@ -245,6 +268,9 @@ static int limits_set(const struct cgroups *cgroups, const struct cgroup_hierarc
 	if (status == 0 && (h->controllers & CGROUP_PIDS) != 0 && limits->pids > 0) {
 		snprintf(text, sizeof(text), "%" PRId64, limits->pids);
 		status = limit_write(cgroups, h, id, "pids.max", text, err);
+	}
+	if (status == 0 && limits->background != 0) {
+		status = yield_set(cgroups, h, id, err);
 	}
 	return status;
 }

@@ -55,6 +55,7 @@ struct sandbox_limits {
 	int64_t cpu_millis; /* 0: none, in all of them */
 	int64_t memory_bytes;
 	int64_t pids;
+	int64_t background; /* 1: gets CPU and disk when others leave it */
 };
 
 struct sandbox_spec {
@@ -141,10 +142,11 @@ void launcher_prepare_tree(struct launcher *launcher, const char *staging, uint3
 /* Deletes `name` below the store's "staging" or "layers". In the background of the launcher. */
 void launcher_remove(struct launcher *launcher, const char *room, const char *name,
 	sandbox_done_fn *fn, void *context);
-/* Starts `hob-build <environment>` with root rights of its own; its log goes to the store. */
+/* Starts `hob-build <environment>` with root rights of its own; its log goes to the store.
+ * scheduled: nobody asked for it, so that what has failed before is not tried again at once. */
 typedef void build_started_fn(void *context, pid_t pid, int pidfd, const struct error *err);
-void launcher_build(
-	struct launcher *launcher, const char *environment, build_started_fn *fn, void *context);
+void launcher_build(struct launcher *launcher, const char *environment, bool scheduled,
+	build_started_fn *fn, void *context);
 
 /* What the cgroup says now. ERROR_NOT_FOUND when it is gone. No launcher needed. */
 struct sandbox_usage {

@@ -46,6 +46,7 @@ void cli_done(struct snapshots_cli *cli);
 int cli_images_ls(struct snapshots_cli *cli, struct error *err);
 int cli_images_info(struct snapshots_cli *cli, struct error *err);
 int cli_images_rm(struct snapshots_cli *cli, struct error *err);
+int cli_images_rollback(struct snapshots_cli *cli, struct error *err);
 int cli_recover(struct snapshots_cli *cli, struct error *err);
 int cli_ls(struct snapshots_cli *cli, struct error *err);
 int cli_tree(struct snapshots_cli *cli, struct error *err);

@@ -8,7 +8,7 @@
 #include <getopt.h>
 
 #define WORDS_MAX 2
-#define OPERANDS_WIDTH 16 /* of the longest */
+#define OPERANDS_WIDTH 19 /* of the longest */
 
 /* Which options a verb takes, beside those that all take. */
 enum takes {
@@ -66,6 +66,9 @@ static const struct verb verbs[] = {
 		0, cli_images_info},
 	{{"images", "rm"}, "IMAGE…", "Remove images that nothing needs", 1, SIZE_MAX,
 		TAKES_DRY_RUN | TAKES_HEAD, cli_images_rm},
+	{{"images", "rollback"}, "ENVIRONMENT [IMAGE]",
+		"Make the image before the head, or this one, the head again", 1, 2, 0,
+		cli_images_rollback},
 	{{"recover", NULL}, "", "Sweep what killed processes left, as every start does", 0, 0, 0,
 		cli_recover},
 	{{"take", NULL}, "", "Take a snapshot for hobd, which speaks to it in JSON", 0, 0, 0,
@@ -165,7 +168,7 @@ static void print_help(const struct verb *verb)
 
 		snprintf(name, sizeof(name), "%s %s", verbs[i].words[0],
 			verbs[i].words[1] != NULL ? verbs[i].words[1] : "");
-		printf("  %-12s  %s%*s  %s\n", name, verbs[i].operands,
+		printf("  %-15s  %s%*s  %s\n", name, verbs[i].operands,
 			OPERANDS_WIDTH - columns(verbs[i].operands), "", verbs[i].summary);
 	}
 	print_options(0);
@@ -197,7 +200,8 @@ static int refuse_verb(const struct snapshots_cli *cli, struct error *err)
 
 	if (word == NULL) {
 		error_set(err, ERROR_USAGE,
-			images ? "images needs a verb: ls, info or rm" : "a verb is missing");
+			images ? "images needs a verb: ls, info, rm or rollback"
+			       : "a verb is missing");
 		return error_hint(err, "hob-snapshots --help lists them");
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {

@@ -108,6 +108,87 @@ static void test_names(void **state)
 	}
 }
 
+static void assert_head(struct store *store, int64_t id, const char *refused)
+{
+	struct image head;
+	struct error err = ERROR_INIT;
+	char text[65], link[32], expected[32];
+
+	snprintf(expected, sizeof(expected), "img-%lld", (long long)id);
+	assert_ok(image_head(store, "webapp", &head, &err), &err);
+	assert_int_equal(head.id, id);
+	image_done(&head);
+	store_kit_head(store, "webapp", link);
+	assert_string_equal(link, expected);
+	assert_ok(image_refused(store, "webapp", text, &err), &err);
+	assert_string_equal(text, refused);
+}
+
+static void test_rollback(void **state)
+{
+	int64_t ids[3];
+	struct image image;
+	struct error err = ERROR_INIT;
+
+	for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
+		struct layer layer = store_kit_seal(*state, "", 100);
+		struct image one = {.environment = "webapp",
+			.layers = &layer,
+			.layer_count = 1,
+			.fingerprint = {(char)('a' + i), 0}};
+
+		assert_ok(image_commit(*state, &one, 0, &err), &err);
+		ids[i] = one.id;
+	}
+	assert_kind(image_rollback(*state, "absent", 0, &image, &err), &err, ERROR_NOT_FOUND);
+	assert_kind(image_rollback(*state, "webapp", 99, &image, &err), &err, ERROR_NOT_FOUND);
+	assert_kind(image_rollback(*state, "webapp", ids[2], &image, &err), &err, ERROR_CONFLICT);
+	assert_head(*state, ids[2], "");
+	assert_ok(image_rollback(*state, "webapp", 0, &image, &err), &err);
+	assert_int_equal(image.id, ids[1]);
+	assert_true(image.is_head);
+	image_done(&image);
+	assert_head(*state, ids[1], "c");
+	assert_ok(image_rollback(*state, "webapp", ids[2], &image, &err), &err);
+	image_done(&image);
+	assert_head(*state, ids[2], "b");
+	assert_ok(image_rollback(*state, "webapp", ids[0], &image, &err), &err);
+	image_done(&image);
+	assert_head(*state, ids[0], "c");
+	assert_kind(image_rollback(*state, "webapp", 0, &image, &err), &err, ERROR_NOT_FOUND);
+	/* The next that is published is as good as any. */
+	ids[0] = store_kit_image(*state, "webapp");
+	assert_head(*state, ids[0], "");
+}
+
+static void test_failures_are_counted_by_what_was_tried(void **state)
+{
+	static const char *const tried[] = {"a", "b", "a", "a"};
+	struct build_failures failures;
+	struct error err = ERROR_INIT;
+	int64_t last = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(tried); i++) {
+		struct build build;
+		int log = -1;
+
+		assert_ok(build_begin(*state, "webapp", &build, &log, &err), &err);
+		close(log);
+		snprintf(build.fingerprint, sizeof(build.fingerprint), "%s", tried[i]);
+		assert_ok(build_end(*state, &build, i == 3 ? BUILD_UNCHANGED : BUILD_FAILED, "no",
+				  &err),
+			&err);
+		last = i == 2 ? build.id : last;
+		build_done(&build);
+	}
+	assert_ok(build_failures(*state, "webapp", "a", &failures, &err), &err);
+	assert_int_equal(failures.count, 2);
+	assert_int_equal(failures.last_id, last);
+	assert_true(failures.last_ms > 0);
+	assert_ok(build_failures(*state, "other", "a", &failures, &err), &err);
+	assert_int_equal(failures.count, 0);
+}
+
 static void test_list_is_newest_first(void **state)
 {
 	struct image *images = NULL;
@@ -332,6 +413,8 @@ int main(void)
 		IN_STORE(test_commit_looks_for_the_layers_on_disk),
 		IN_STORE(test_names),
 		IN_STORE(test_list_is_newest_first),
+		IN_STORE(test_rollback),
+		IN_STORE(test_failures_are_counted_by_what_was_tried),
 		IN_STORE(test_bytes_tell_own_from_shared),
 		IN_STORE(test_removal_names_who_needs_it),
 		IN_STORE(test_leases),

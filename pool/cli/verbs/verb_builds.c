@@ -5,6 +5,7 @@
 #include "pool/cli/table.h"
 
 #include <stdio.h>
+#include <time.h>
 
 struct builds_values {
 	const char *environment;
@@ -125,6 +126,89 @@ static int builds_log_run(struct call *call, struct error *err)
 	return build_log_print(call->cli, id, values->follow, err);
 }
 
+#define CANCEL_LOOKS 150
+#define CANCEL_PAUSE_MS 200
+
+/* Until its record says that it is over. */
+static int wait_for_end(struct cli *cli, const char *id, json_t **ret_build, struct error *err)
+{
+	const struct timespec pause = {0, CANCEL_PAUSE_MS * 1000000};
+
+	for (int look = 0; look < CANCEL_LOOKS; look++) {
+		CLEANUP(json_decref_p) json_t *build = NULL;
+		int status = cli_call(cli, "GET", NULL, &build, err, "/v1/builds/%s", id);
+
+		if (status < 0) {
+			return status;
+		}
+		if (json_is_string(json_object_get(build, "ended_at"))) {
+			*ret_build = steal_ptr(build);
+			return 0;
+		}
+		nanosleep(&pause, NULL);
+	}
+	return error_set(err, ERROR_TIMEOUT, "%s was told to stop %d s ago and has not yet", id,
+		CANCEL_LOOKS * CANCEL_PAUSE_MS / 1000);
+}
+
+/* The one that an environment waits for, which has no id yet. */
+static int unqueue(struct cli *cli, const char *environment, struct error *err)
+{
+	CLEANUP(free_p) char *escaped = cli_escape(environment);
+	CLEANUP(json_decref_p) json_t *reply = NULL;
+	int status =
+		cli_call(cli, "DELETE", NULL, &reply, err, "/v1/environments/%s/build", escaped);
+	const char *state = json_string_value(json_object_get(reply, "state"));
+
+	if (status < 0) {
+		return status;
+	}
+	if (state == NULL || !streq(state, "unqueued")) {
+		return error_set(err, ERROR_CONFLICT, "%s has no build to cancel", environment);
+	}
+	if (cli->json) {
+		human_print_json(reply);
+	} else {
+		printf("%s: taken off the queue\n", environment);
+	}
+	return 0;
+}
+
+static int builds_cancel_run(struct call *call, struct error *err)
+{
+	const char *id = call->operands[0];
+	CLEANUP(json_decref_p) json_t *build = NULL;
+	CLEANUP(json_decref_p) json_t *reply = NULL;
+	CLEANUP(json_decref_p) json_t *ended = NULL;
+	CLEANUP(free_p) char *state = NULL;
+	int status = 0;
+
+	if (!str_starts(id, "bld-")) {
+		status = build_newest(call->cli, id, &build, err);
+		if (status < 0) {
+			return status;
+		}
+		if (json_is_string(json_object_get(build, "ended_at")) || build == NULL) {
+			return unqueue(call->cli, id, err);
+		}
+		id = json_string_value(json_object_get(build, "id"));
+	}
+	status = cli_call(call->cli, "POST", NULL, &reply, err, "/v1/builds/%s/cancel", id);
+	if (status >= 0) {
+		status = wait_for_end(call->cli, id, &ended, err);
+	}
+	if (status < 0) {
+		return status;
+	}
+	if (call->cli->json) {
+		human_print_json(ended);
+		return 0;
+	}
+	state = human_member(ended, "state");
+	printf("%s has ended: %s\n", id, state);
+	return 0;
+}
+
 static const struct verb builds_ls = {
 	.name = "ls",
 	.operands = "",
@@ -153,11 +237,22 @@ static const struct verb builds_log = {
 	.run = builds_log_run,
 };
 
-static const struct verb *const builds_parts[] = {&builds_ls, &builds_info, &builds_log, NULL};
+static const struct verb builds_cancel = {
+	.name = "cancel",
+	.operands = "ID|ENV",
+	.summary = "Stop one, or an environment's, running or still waiting; its image stays as it "
+		   "was",
+	.operands_min = 1,
+	.operands_max = 1,
+	.run = builds_cancel_run,
+};
+
+static const struct verb *const builds_parts[] = {
+	&builds_ls, &builds_info, &builds_log, &builds_cancel, NULL};
 
 const struct verb verb_builds = {
 	.name = "builds",
 	.group = "Environments and images",
-	.summary = "Look at builds and their logs",
+	.summary = "Look at builds and their logs, and cancel them",
 	.parts = builds_parts,
 };

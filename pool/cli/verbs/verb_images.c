@@ -179,6 +179,37 @@ static int images_rm_run(struct call *call, struct error *err)
 	return images_each(call, "DELETE", print_removed, err);
 }
 
+static int images_rollback_run(struct call *call, struct error *err)
+{
+	CLEANUP(json_decref_p) json_t *body = json_object();
+	CLEANUP(json_decref_p) json_t *reply = NULL;
+	CLEANUP(free_p) char *environment = NULL;
+	CLEANUP(free_p) char *head = NULL;
+	bool done = false;
+	int status = images_begin(call, &done, err);
+
+	if (status < 0 || done) {
+		return status;
+	}
+	if (call->operand_count < 1 || call->operand_count > 2) {
+		return error_set(err, ERROR_USAGE,
+			"hob images rollback takes an environment, and an image if you like");
+	}
+	if (call->operand_count == 2) {
+		json_object_set_new(body, "image", json_string(call->operands[1]));
+	}
+	environment = cli_escape(call->operands[0]);
+	status = cli_call(
+		call->cli, "POST", body, &reply, err, "/v1/environments/%s/rollback", environment);
+	if (status >= 0 && call->cli->json) {
+		human_print_json(reply);
+	} else if (status >= 0) {
+		head = human_member(reply, "head");
+		printf("%s is the head of %s again\n", head, call->operands[0]);
+	}
+	return status;
+}
+
 static const struct verb images_ls = {
 	.name = "ls",
 	.operands = "[ENV]",
@@ -203,7 +234,16 @@ static const struct verb images_rm = {
 	.run = images_rm_run,
 };
 
-static const struct verb *const images_parts[] = {&images_ls, &images_info, &images_rm, NULL};
+static const struct verb images_rollback = {
+	.name = "rollback",
+	.operands = "ENV [IMAGE]",
+	.summary = "Make the image before an environment's head, or this one, the head again",
+	.raw = true,
+	.run = images_rollback_run,
+};
+
+static const struct verb *const images_parts[] = {
+	&images_ls, &images_info, &images_rm, &images_rollback, NULL};
 
 const struct verb verb_images = {
 	.name = "images",

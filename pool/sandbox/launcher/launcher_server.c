@@ -315,7 +315,8 @@ static void build(struct server *server, const struct launcher_request *request,
 	CLEANUP(close_p) int pidfd = -1;
 	struct error err = ERROR_INIT;
 	pid_t pid = -1;
-	int status = build_spawn(server, request->name, &pid, &pidfd, &err);
+	int status =
+		build_spawn(server, request->name, request->scheduled != 0, &pid, &pidfd, &err);
 
 	server_reply(server, request, pid, started_us, &pidfd, status == 0 ? 1 : 0, &err);
 }

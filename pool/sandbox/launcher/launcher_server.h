@@ -60,8 +60,8 @@ bool copier_step(struct server *server, struct pending *pending);
 void sandbox_end(struct server *server, const char *id);
 
 /* fork and exec of hob-build. */
-MUSTCHECK int build_spawn(const struct server *server, const char *environment, pid_t *ret_pid,
-	int *ret_pidfd, struct error *err);
+MUSTCHECK int build_spawn(const struct server *server, const char *environment, bool scheduled,
+	pid_t *ret_pid, int *ret_pidfd, struct error *err);
 
 /* Closes every descriptor above the standard ones but these. */
 void descriptors_keep(const int *fds, size_t count);

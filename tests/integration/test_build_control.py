@@ -1,0 +1,169 @@
+"""Builds that are cancelled, overtaken, held back after a failure, and taken back."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from hobtest import wait_for
+
+SLOW = [{"name": "slow", "run": "echo begun; sleep 60"}]
+
+
+def newest(machine, name="app"):
+    builds = machine.client.get(f"/v1/builds?environment={name}&limit=1")["builds"]
+    return builds[0] if builds else None
+
+
+def running(machine, word="begun"):
+    """The id of the newest build, once its step has said the word."""
+    def look():
+        build = newest(machine)
+        if build and build["state"] == "running":
+            log = machine.client.raw("GET", f"/v1/builds/{build['id']}/log").body.decode()
+            return build["id"] if f"\n{word}" in log.replace("slow: ", "\n") or word in log else None
+        return None
+    return wait_for("the step to run", look)
+
+
+def build_by_api(machine):
+    assert machine.client.raw("POST", "/v1/environments/app/build", {}).status == 202
+    return running(machine)
+
+
+def staging(machine):
+    return os.listdir(f"{machine.store}/staging")
+
+
+def test_cancel_leaves_nothing_behind(machine):
+    repository = machine.repository("app")
+    machine.environment("app", source={"url": repository.path})
+    machine.build("app")
+    head = os.readlink(f"{machine.store}/heads/app")
+    machine.environment("app", source={"url": repository.path}, steps=SLOW)
+    machine.start()
+    build = build_by_api(machine)
+    done = machine.hob("builds", "cancel", build)
+    assert done.returncode == 0, done.stderr
+    assert "has ended: failed" in done.stdout
+    shown = machine.client.get(f"/v1/builds/{build}")
+    assert "cancelled" in shown["message"]
+    assert os.readlink(f"{machine.store}/heads/app") == head
+    assert staging(machine) == []
+    again = machine.hob("builds", "cancel", build)
+    assert again.returncode == 5 and "does not run" in again.stderr
+    assert machine.hob("builds", "cancel", "bld-99").returncode == 3
+
+
+def test_cancel_by_environment_running_and_queued(machine_of_one_build):
+    machine = machine_of_one_build
+    repository = machine.repository("app")
+    machine.environment("app", source={"url": repository.path}, steps=SLOW)
+    machine.environment("other", source={"url": repository.path})
+    machine.start()
+    build_by_api(machine)
+    assert machine.client.raw("POST", "/v1/environments/other/build", {}).json["state"] == "queued"
+    done = machine.hob("builds", "cancel", "other")
+    assert done.returncode == 0 and "off the queue" in done.stdout, done.stderr
+    assert machine.hob("builds", "cancel", "other").returncode == 5
+    done = machine.hob("builds", "cancel", "app")
+    assert done.returncode == 0, done.stderr
+    assert newest(machine)["state"] == "failed" and newest(machine, "other") is None
+
+
+@pytest.fixture
+def machine_of_one_build(make_machine):
+    return make_machine(max_builds=1)
+
+
+def tell(machine, commit):
+    """What hobd does when a push arrives."""
+    with open(f"{machine.store}/builds/app.news", "w", encoding="ascii") as file:
+        file.write(commit)
+    os.chmod(f"{machine.store}/builds/app.news", 0o644)
+    with open(f"{machine.store}/builds/app.lock", encoding="ascii") as lock:
+        pid = int(lock.read().split()[1])
+    os.kill(pid, signal.SIGUSR1)
+
+
+def test_a_newer_commit_supersedes_a_build(machine):
+    repository = machine.repository("app")
+    machine.environment("app", source={"url": repository.path}, steps=SLOW)
+    machine.start()
+    build = build_by_api(machine)
+    tell(machine, repository.commit_id())
+    time.sleep(0.5)
+    assert newest(machine)["state"] == "running", "it builds that very commit"
+    commit = repository.commit({"hello.txt": "newer\n"})
+    tell(machine, commit)
+    wait_for("it to give up", lambda: newest(machine)["state"] != "running")
+    assert newest(machine)["state"] == "superseded" and newest(machine)["id"] == build
+    assert "newer commit" in newest(machine)["message"]
+
+
+def test_a_request_during_a_build_is_not_forgotten(machine):
+    repository = machine.repository("app")
+    machine.environment("app", source={"url": repository.path},
+                        steps=[{"name": "slow", "run": "echo begun; sleep 2"}])
+    machine.start()
+    build_by_api(machine)
+    commit = repository.commit({"hello.txt": "pushed after the fetch\n"})
+    assert machine.client.raw("POST", "/v1/environments/app/build", {}).json["state"] == "queued"
+    wait_for("the second build", lambda: (newest(machine)["state"], newest(machine)["commit"])
+             == ("published", commit))
+
+
+def test_what_failed_is_not_tried_again_at_once(machine):
+    repository = machine.repository("app")
+    machine.environment("app", source={"url": repository.path}, steps=[{"name": "no", "run": "exit 7"}])
+    assert machine.hob_build("app", "--scheduled").returncode == 1
+    held = machine.hob_build("app", "--scheduled")
+    assert held.returncode == 0, held.stderr
+    machine.start()
+    build = newest(machine)
+    assert build["state"] == "unchanged" and "since bld-1 failed" in build["message"]
+    assert machine.hob_build("app").returncode == 1, "who asks gets an answer"
+    repository.commit({"hello.txt": "something changed\n"})
+    assert machine.hob_build("app", "--scheduled").returncode == 1
+    machine.environment("app", source={"url": repository.path})
+    assert machine.hob_build("app", "--scheduled").returncode == 0
+    assert newest(machine)["state"] == "published"
+
+
+def test_rollback_holds_until_something_changes(machine):
+    repository = machine.repository("app")
+    machine.environment("app", source={"url": repository.path}, pool={"min": 1, "max": 3})
+    machine.build("app")
+    first = repository.commit_id()
+    second = repository.commit({"hello.txt": "bad\n"})
+    machine.build("app")
+    machine.start()
+    wait_for("the second", lambda: machine.pool("app")["commit"] == second)
+    done = machine.hob("images", "rollback", "app")
+    assert done.returncode == 0, done.stderr
+    assert "img-1 is the head of app again" in done.stdout
+    wait_for("the first again", lambda: machine.pool("app")["commit"] == first)
+    machine.wait_ready("app", 1)
+    made = machine.client.create("app")
+    assert machine.client.output(made["id"], "cat hello.txt") == "hello\n"
+    machine.build("app")
+    assert machine.pool("app")["commit"] == first and "rolled back" in newest(machine)["message"]
+    third = repository.commit({"hello.txt": "good\n"})
+    machine.build("app")
+    wait_for("the third", lambda: machine.pool("app")["commit"] == third)
+    reply = machine.client.raw("POST", "/v1/environments/app/rollback", {"image": "img-2"})
+    assert reply.status == 200 and reply.json["commit"] == second
+    assert machine.client.raw("POST", "/v1/environments/app/rollback", {"image": "img-9"}).status == 404
+    assert machine.client.raw("POST", "/v1/environments/app/rollback", {"img": "img-1"}).status == 400
+    assert machine.hob_build("app", "--force").returncode == 0
+    wait_for("the third once more", lambda: machine.pool("app")["commit"] == third)
+
+
+def test_a_build_yields_to_others(machine):
+    repository = machine.repository("app")
+    machine.environment("app", source={"url": repository.path},
+                        steps=[{"name": "nice", "run": "nice > /tmp/nice; cat /tmp/nice"}])
+    done = machine.build("app")
+    assert "\n10" in (done.stdout + done.stderr).replace("nice: ", "\n").replace("| ", "\n") or \
+        "10" in done.stdout + done.stderr
