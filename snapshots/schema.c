@@ -137,11 +137,12 @@ static const char *const versions[] = {
 	"  UPDATE layers SET refs = refs + 1 WHERE id = NEW.layer_id; END;"
 	"CREATE TRIGGER snapshot_layers_removed AFTER DELETE ON snapshot_layers BEGIN"
 	"  UPDATE layers SET refs = refs - 1 WHERE id = OLD.layer_id; END;",
-	/* 3 */
+	/* 3: builds that are not tried again in vain, heads that went back.
+	 */
 	/* of everything that shapes the image that a build failed to make; '' until it is known */
-	"ALTER TABLE builds ADD COLUMN fingerprint TEXT NOT NULL DEFAULT '';"
-	/* of the image that the head was taken back from; '': none */
-	"ALTER TABLE heads ADD COLUMN refused TEXT NOT NULL DEFAULT '';",
+	("ALTER TABLE builds ADD COLUMN fingerprint TEXT NOT NULL DEFAULT '';"
+	 /* of the image that the head was taken back from; '': none */
+	 "ALTER TABLE heads ADD COLUMN refused TEXT NOT NULL DEFAULT '';"),
 };
 
 #define SCHEMA_VERSION ((int64_t)ARRAY_SIZE(versions))
