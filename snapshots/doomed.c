@@ -58,8 +58,7 @@ void doomed_done(struct doomed *doomed)
 	*doomed = (struct doomed){0};
 }
 
-static int doom(
-	struct store *store, struct doomed *doomed, int64_t id, uint64_t stored, struct error *err)
+static int doom(struct store *store, struct doomed *doomed, int64_t id, struct error *err)
 {
 	char name[ID_TEXT_SIZE];
 	int lock = -1, status;
@@ -75,11 +74,11 @@ static int doom(
 		return status;
 	}
 	*array_add(&doomed->layers, &doomed->count, &doomed->room) =
-		(struct doomed_layer){id, stored, lock};
+		(struct doomed_layer){.id = id, .lock = lock};
 	return 0;
 }
 
-/* Reads the ids and sizes that a query gives and locks each. */
+/* Reads the ids that a query gives and locks each. */
 int doomed_add(struct store *store, const char *sql, int64_t value, struct doomed *doomed,
 	struct error *err)
 {
@@ -89,11 +88,26 @@ int doomed_add(struct store *store, const char *sql, int64_t value, struct doome
 	query_init(&query, store->db, sql);
 	query_bind_int(&query, value);
 	while (status == 0 && (row = query_row(&query, err)) != 0) {
-		status = row < 0 ? row
-				 : doom(store, doomed, query_int(&query, 0),
-					   (uint64_t)query_int(&query, 1), err);
+		status = row < 0 ? row : doom(store, doomed, query_int(&query, 0), err);
 	}
 	return status;
+}
+
+/* What is stored in another layer too stays. The deletion of one makes that the other's own, so
+ * that of two that go together the second frees it. */
+static int bytes_freed(struct store *store, int64_t id, uint64_t *ret_bytes, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	int row;
+
+	query_init(&query, store->db, "SELECT stored - shared FROM layers WHERE id = ?");
+	query_bind_int(&query, id);
+	row = query_row(&query, err);
+	if (row < 0) {
+		return row;
+	}
+	*ret_bytes = row > 0 ? (uint64_t)query_int(&query, 0) : 0;
+	return 0;
 }
 
 int doomed_delete_rows(struct store *store, const struct doomed *doomed, struct error *err)
@@ -101,8 +115,13 @@ int doomed_delete_rows(struct store *store, const struct doomed *doomed, struct 
 	int status = 0;
 
 	for (size_t i = 0; status == 0 && i < doomed->count; i++) {
-		status = store_run_id(
-			store, "DELETE FROM layers WHERE id = ?", doomed->layers[i].id, NULL, err);
+		struct doomed_layer *layer = &doomed->layers[i];
+
+		status = bytes_freed(store, layer->id, &layer->freed, err);
+		if (status == 0) {
+			status = store_run_id(
+				store, "DELETE FROM layers WHERE id = ?", layer->id, NULL, err);
+		}
 	}
 	return status;
 }
@@ -115,7 +134,7 @@ int doomed_trash(
 	for (size_t i = 0; status == 0 && i < doomed->count; i++) {
 		status = layer_trash(store, doomed->layers[i].id, err);
 		if (status == 0) {
-			*freed += doomed->layers[i].stored;
+			*freed += doomed->layers[i].freed;
 		}
 	}
 	return status;

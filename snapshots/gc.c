@@ -154,7 +154,7 @@ static int measure_removals(struct planner *planner, struct error *err)
 	CLEANUP(query_done) struct query query = {0};
 
 	query_init(&query, planner->store->db,
-		"SELECT sum(l.stored) FROM layers AS l WHERE l.refs = 1 AND l.id IN"
+		"SELECT sum(l.stored - l.shared) FROM layers AS l WHERE l.refs = 1 AND l.id IN"
 		" (SELECT layer_id FROM snapshot_layers WHERE snapshot_id = ?)");
 	for (size_t i = 0; i < planner->plan.count; i++) {
 		struct gc_decision *decision = &planner->plan.decisions[i];
@@ -187,7 +187,7 @@ static int plan_images(struct planner *planner, struct error *err)
 		" EXISTS (SELECT 1 FROM heads WHERE image_id = i.id),"
 		" (SELECT min(holder) FROM leases WHERE image_id = i.id),"
 		" (SELECT min(id) FROM snapshots WHERE image_id = i.id),"
-		" (SELECT sum(l.stored) FROM image_layers AS il JOIN layers AS l"
+		" (SELECT sum(l.stored - l.shared) FROM image_layers AS il JOIN layers AS l"
 		"  ON l.id = il.layer_id WHERE il.image_id = i.id AND l.refs = 1)"
 		" FROM images AS i ORDER BY i.environment, i.id DESC");
 	while ((row = query_row(&query, err)) > 0) {
@@ -254,7 +254,8 @@ static int plan_layers(struct planner *planner, struct error *err)
 	CLEANUP(query_done) struct query query = {0};
 	int row;
 
-	query_init(&query, planner->store->db, "SELECT l.id, l.stored, l.step_key <> ''" UNLISTED);
+	query_init(&query, planner->store->db,
+		"SELECT l.id, l.stored - l.shared, l.step_key <> ''" UNLISTED);
 	query_bind_int(&query, planner->now_ms - KEPT_LAYER_MAX_AGE_MS);
 	while ((row = query_row(&query, err)) > 0) {
 		struct gc_decision *decision = decide(planner, true);
@@ -340,7 +341,7 @@ int snapshot_drop_old_lists(struct store *store, int64_t id, uint64_t *ret_freed
 		" (SELECT min(s.generation, coalesce((SELECT min(generation)"
 		"  FROM snapshot_leases WHERE snapshot_id = s.id), s.generation))"
 		"  FROM snapshots AS s WHERE s.id = ?1)",
-		"SELECT l.id, l.stored FROM layers AS l WHERE l.refs = 0"
+		"SELECT l.id FROM layers AS l WHERE l.refs = 0"
 		" AND l.state = 'ready' AND l.step_key = '' AND ?1 > 0",
 		id, ret_freed, err);
 }
@@ -357,7 +358,7 @@ static int carry_out(
 		return snapshot_drop_old_lists(store, decision->id, freed, err);
 	case GC_LAYER:
 		return remove_layers(store, NULL,
-			"SELECT l.id, l.stored FROM layers AS l WHERE l.id = ?1 AND l.refs = 0"
+			"SELECT l.id FROM layers AS l WHERE l.id = ?1 AND l.refs = 0"
 			" AND l.state = 'ready'",
 			decision->id, freed, err);
 	}

@@ -18,7 +18,13 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum helper_task { HELPER_REMOVE = 1, HELPER_USAGE, HELPER_OPAQUE_GET, HELPER_OPAQUE_SET };
+enum helper_task {
+	HELPER_REMOVE = 1,
+	HELPER_USAGE,
+	HELPER_OPAQUE_GET,
+	HELPER_OPAQUE_SET,
+	HELPER_COMPARE
+};
 
 struct helper_request {
 	uint32_t task;
@@ -28,7 +34,7 @@ struct helper_request {
 
 struct helper_reply {
 	int32_t status;
-	bool opaque;
+	bool opaque; /* or equal */
 	struct tree_usage usage;
 	struct error error;
 };
@@ -83,6 +89,7 @@ static int serve_request(int store_fd, const struct helper_request *request,
 		return serve_usage(room, request->name, ret_usage, err);
 	case HELPER_OPAQUE_GET:
 	case HELPER_OPAQUE_SET:
+	case HELPER_COMPARE:
 		break;
 	}
 	return error_set(err, ERROR_INVALID, "unknown task %u", request->task);
@@ -99,6 +106,17 @@ static int serve_opaque(int folder, bool set, struct helper_reply *reply)
 	return opaque_access(folder, set, &reply->opaque, &reply->error);
 }
 
+static int serve_fds(
+	const struct helper_request *request, int *fds, size_t count, struct helper_reply *reply)
+{
+	if (request->task != HELPER_COMPARE) {
+		return serve_opaque(
+			count == 1 ? fds[0] : -1, request->task == HELPER_OPAQUE_SET, reply);
+	}
+	return count != 2 ? error_set(&reply->error, ERROR_INVALID, "two files are compared")
+			  : xattrs_compare(fds[0], fds[1], &reply->opaque, &reply->error);
+}
+
 static void serve(int fd, int store_fd)
 {
 	struct helper_request request;
@@ -108,7 +126,7 @@ static void serve(int fd, int store_fd)
 
 	while ((got = io_recv_fds(fd, &request, sizeof(request), folders, &count, 0)) != 0) {
 		struct helper_reply reply = {.error = ERROR_INIT};
-		bool opaque;
+		bool by_fds;
 
 		if (got < 0 && errno == EINTR) {
 			continue;
@@ -116,10 +134,10 @@ static void serve(int fd, int store_fd)
 		if (got != (ssize_t)sizeof(request)) {
 			break;
 		}
-		opaque = request.task == HELPER_OPAQUE_GET || request.task == HELPER_OPAQUE_SET;
+		by_fds = request.task == HELPER_OPAQUE_GET || request.task == HELPER_OPAQUE_SET ||
+			 request.task == HELPER_COMPARE;
 		reply.status =
-			opaque ? serve_opaque(count == 1 ? folders[0] : -1,
-					 request.task == HELPER_OPAQUE_SET, &reply)
+			by_fds ? serve_fds(&request, folders, count, &reply)
 			       : serve_request(store_fd, &request, &reply.usage, &reply.error);
 		for (size_t i = 0; i < count; i++) {
 			close(folders[i]);
@@ -219,22 +237,34 @@ static int ask(struct store_helper *helper, enum helper_task task, const char *r
 	return receive(helper, ret_reply, err);
 }
 
-int store_helper_opaque(void *context, int fd, bool set, bool *opaque, struct error *err)
+static int ask_about(struct store_helper *helper, enum helper_task task, int *fds, size_t count,
+	bool *answer, struct error *err)
 {
-	struct helper_request request = {.task = set ? HELPER_OPAQUE_SET : HELPER_OPAQUE_GET};
-	struct store_helper *helper = context;
+	struct helper_request request = {.task = task};
 	struct helper_reply reply;
 	int status;
 
-	if (io_send_fds(helper->fd, &request, sizeof(request), &fd, 1, MSG_NOSIGNAL) !=
+	if (io_send_fds(helper->fd, &request, sizeof(request), fds, count, MSG_NOSIGNAL) !=
 		(ssize_t)sizeof(request)) {
-		return error_sys(err, errno, "ask about a folder");
+		return error_sys(err, errno, "ask about a file's attributes");
 	}
 	status = receive(helper, &reply, err);
 	if (status == 0) {
-		*opaque = reply.opaque;
+		*answer = reply.opaque;
 	}
 	return status;
+}
+
+int store_helper_opaque(void *context, int fd, bool set, bool *opaque, struct error *err)
+{
+	return ask_about(context, set ? HELPER_OPAQUE_SET : HELPER_OPAQUE_GET, &fd, 1, opaque, err);
+}
+
+int store_helper_compare(void *context, int old_fd, int new_fd, bool *ret_same, struct error *err)
+{
+	int fds[] = {old_fd, new_fd};
+
+	return ask_about(context, HELPER_COMPARE, fds, 2, ret_same, err);
 }
 
 int store_helper_remove(void *context, const char *room, const char *name, struct error *err)

@@ -27,6 +27,9 @@ store_usage_fn store_helper_usage;
  * trusted attributes takes CAP_SYS_ADMIN, which only the child has. */
 store_opaque_fn store_helper_opaque;
 
+/* For store_set_compare: all attributes of two open files, the trusted ones too. */
+store_compare_fn store_helper_compare;
+
 /* What the program may do beside being the store's owner, as it walks trees that belong to
  * sandboxes. Reading one is CAP_DAC_READ_SEARCH and nothing else. Making one (import, flatten) is
  * giving files away: CAP_CHOWN, FOWNER, FSETID, DAC_OVERRIDE, SETFCAP. */

@@ -89,8 +89,8 @@ int image_bytes(struct store *store, int64_t id, uint64_t *ret_exclusive, uint64
 		status = must_exist(store, id, err);
 	}
 	if (status == 0) {
-		status = read_sum(
-			store, "SELECT sum(l.stored)" EXCLUSIVE_OF_IMAGE, id, &exclusive, err);
+		status = read_sum(store, "SELECT sum(l.stored - l.shared)" EXCLUSIVE_OF_IMAGE, id,
+			&exclusive, err);
 	}
 	if (status == 0) {
 		status = read_sum(store,
@@ -126,8 +126,8 @@ static int remove_rows(struct store *store, int64_t id, struct doomed *doomed, s
 		status = refuse_if_used(store, id, err);
 	}
 	if (status == 0) {
-		status = doomed_add(store, "SELECT DISTINCT l.id, l.stored" EXCLUSIVE_OF_IMAGE, id,
-			doomed, err);
+		status = doomed_add(
+			store, "SELECT DISTINCT l.id" EXCLUSIVE_OF_IMAGE, id, doomed, err);
 	}
 	if (status == 0) {
 		status = store_run_id(store, "DELETE FROM images WHERE id = ?", id, NULL, err);
@@ -172,7 +172,7 @@ static int remove_stale_kept(struct store *store, uint64_t *freed, struct error 
 
 	if (status == 0) {
 		status = doomed_add(store,
-			"SELECT l.id, l.stored FROM layers AS l WHERE l.state = 'ready'"
+			"SELECT l.id FROM layers AS l WHERE l.state = 'ready'"
 			" AND (l.created_ms < ? OR EXISTS (SELECT 1 FROM layers AS n"
 			"  WHERE n.step_key = l.step_key AND n.state = 'ready' AND n.id > l.id))"
 			" AND l.refs = 0",

@@ -5,7 +5,7 @@
 
 struct use {
 	int64_t layer_id;
-	uint64_t stored;
+	uint64_t stored, linked; /* linked: of stored, in another layer too */
 	int64_t refs; /* of snapshots too */
 	struct inventory_row *row;
 };
@@ -28,7 +28,8 @@ static struct use *list_uses(const struct inventory *inventory, size_t *ret_coun
 
 		for (size_t j = 0; j < row->image.layer_count; j++) {
 			*array_add(&uses, &count, &room) = (struct use){row->image.layers[j].id,
-				row->image.layers[j].stored, row->image.layers[j].refs, row};
+				row->image.layers[j].stored, row->image.layers[j].shared,
+				row->image.layers[j].refs, row};
 		}
 	}
 	if (count > 0) {
@@ -58,8 +59,11 @@ static void add_up(struct inventory *inventory)
 		inventory->stored += uses[start].stored;
 		for (size_t i = start; i < end; i++) {
 			struct inventory_row *row = uses[i].row;
+			uint64_t exclusive =
+				uses[i].refs == 1 ? uses[i].stored - uses[i].linked : 0;
 
-			*(uses[i].refs == 1 ? &row->exclusive : &row->shared) += uses[i].stored;
+			row->exclusive += exclusive;
+			row->shared += uses[i].stored - exclusive;
 		}
 	}
 	free(uses);
@@ -167,7 +171,7 @@ uint64_t inventory_chosen_bytes(const struct inventory *inventory)
 		for (size_t i = start; i < end; i++) {
 			all = all && uses[i].row->chosen;
 		}
-		bytes += all ? uses[start].stored : 0;
+		bytes += all ? uses[start].stored - uses[start].linked : 0;
 	}
 	free(uses);
 	return bytes;

@@ -24,7 +24,8 @@ void layer_from_row(const struct query *query, int column, struct layer *layer)
 		.bytes = (uint64_t)query_int(query, column + 8),
 		.stored = (uint64_t)query_int(query, column + 9),
 		.created_ms = query_int(query, column + 10),
-		.refs = query_int(query, column + 11)};
+		.refs = query_int(query, column + 11),
+		.shared = (uint64_t)query_int(query, column + 12)};
 	query_copy(query, column + 1, layer->kind, sizeof(layer->kind));
 	query_copy(query, column + 2, layer->title, sizeof(layer->title));
 	query_copy(query, column + 3, layer->step_key, sizeof(layer->step_key));

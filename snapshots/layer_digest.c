@@ -1,6 +1,7 @@
 /* The digest of a layer: each entry as a record of texts with their ends, and a file's content as
  * its blocks that are not all zero, so that holes do not count and cost nothing. */
 #include "snapshots/tree/layer_walk.h"
+#include "snapshots/share/share.h"
 #include "snapshots/store_private.h"
 
 #include "base/io.h"
@@ -151,6 +152,9 @@ int layer_digest(struct store *store, const struct layer *layer, char digest[SHA
 	query_done(&query);
 	id_format(name, layer->id);
 	row = store_lock(store->layers_fd, name, LOCK_SH, &lock, err);
+	if (row == 0) {
+		row = share_settle(lock, err);
+	}
 	if (row == 0) {
 		tree = io_open(lock, "tree", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, err);
 		row = tree < 0 ? tree : layer_digest_of(store, layer, tree, digest, err);

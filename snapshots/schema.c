@@ -137,12 +137,37 @@ static const char *const versions[] = {
 	"  UPDATE layers SET refs = refs + 1 WHERE id = NEW.layer_id; END;"
 	"CREATE TRIGGER snapshot_layers_removed AFTER DELETE ON snapshot_layers BEGIN"
 	"  UPDATE layers SET refs = refs - 1 WHERE id = OLD.layer_id; END;",
-	/* 3: builds that are not tried again in vain, heads that went back.
+	/* 3: builds that are not tried again in vain, heads that went back, sharing.
 	 */
 	/* of everything that shapes the image that a build failed to make; '' until it is known */
 	("ALTER TABLE builds ADD COLUMN fingerprint TEXT NOT NULL DEFAULT '';"
 	 /* of the image that the head was taken back from; '': none */
-	 "ALTER TABLE heads ADD COLUMN refused TEXT NOT NULL DEFAULT '';"),
+	 "ALTER TABLE heads ADD COLUMN refused TEXT NOT NULL DEFAULT '';"
+	 /* A layer is compared once with the one before it; pair_bytes is what the two
+	  * have in common on disk, shared the most that it has with any other. Triggers keep the
+	  * latter, and make a layer whose pair has gone one to be compared again. */
+	 "ALTER TABLE layers ADD COLUMN compared_with INTEGER NOT NULL DEFAULT 0;"
+	 "ALTER TABLE layers ADD COLUMN pair_bytes INTEGER NOT NULL DEFAULT 0;"
+	 "ALTER TABLE layers ADD COLUMN shared INTEGER NOT NULL DEFAULT 0;"
+	 "CREATE INDEX layers_by_pair ON layers (compared_with) WHERE compared_with > 0;"
+	 "CREATE INDEX layers_uncompared ON layers (id) WHERE compared_with = 0;"
+	 "CREATE TRIGGER layers_pair_changed AFTER UPDATE OF compared_with, pair_bytes ON layers "
+	 "BEGIN"
+	 "  UPDATE layers SET shared = min(stored, max(pair_bytes, coalesce("
+	 "   (SELECT max(n.pair_bytes) FROM layers AS n WHERE n.compared_with = layers.id"
+	 "    AND n.compared_with > 0), 0)))"
+	 "  WHERE id IN (NEW.id, NEW.compared_with, OLD.compared_with); END;"
+	 "CREATE TRIGGER layers_pair_removed AFTER DELETE ON layers WHEN OLD.linked BEGIN"
+	 "  UPDATE layers SET compared_with = 0, pair_bytes = 0"
+	 "   WHERE compared_with = OLD.id AND compared_with > 0;"
+	 "  UPDATE layers SET pair_bytes = pair_bytes WHERE id = OLD.compared_with; END;"
+	 /* what the background could not flatten, and when it is tried again */
+	 "CREATE TABLE flatten_failures ("
+	 "  snapshot_id INTEGER PRIMARY KEY REFERENCES snapshots (id) ON DELETE CASCADE,"
+	 "  attempts INTEGER NOT NULL,"
+	 "  failed_ms INTEGER NOT NULL,"
+	 "  retry_ms INTEGER NOT NULL,"
+	 "  message TEXT NOT NULL);"),
 };
 
 #define SCHEMA_VERSION ((int64_t)ARRAY_SIZE(versions))

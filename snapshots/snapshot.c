@@ -127,7 +127,8 @@ static int read_rest(struct store *store, struct snapshot *snapshot, struct erro
 		return row;
 	}
 	query_init(&more, store->db,
-		"SELECT manifest, (SELECT sum(l.stored) FROM layers AS l WHERE l.refs = 1"
+		"SELECT manifest, (SELECT sum(l.stored - l.shared) FROM layers AS l WHERE l.refs = "
+		"1"
 		"  AND l.id IN (SELECT layer_id FROM snapshot_layers WHERE snapshot_id = ?1))"
 		" FROM snapshots WHERE id = ?1");
 	query_bind_int(&more, snapshot->id);
@@ -259,7 +260,7 @@ static int list_rest(
 	}
 	/* A layer with one reference is in one list: the row that is found is its only owner. */
 	query_init(&own, store->db,
-		"SELECT sl.snapshot_id, l.stored FROM layers AS l"
+		"SELECT sl.snapshot_id, l.stored - l.shared FROM layers AS l"
 		" CROSS JOIN snapshot_layers AS sl ON sl.layer_id = l.id WHERE l.refs = 1");
 	while ((row = query_row(&own, err)) > 0) {
 		snapshot = find_in(snapshots, count, query_int(&own, 0));

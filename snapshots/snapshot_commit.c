@@ -385,7 +385,7 @@ int snapshot_commit(struct store *store, struct snapshot *snapshot, struct error
 		struct layer *layer = &snapshot->layers[i];
 
 		layer->refs++;
-		snapshot->exclusive += layer->refs == 1 ? layer->stored : 0;
+		snapshot->exclusive += layer->refs == 1 ? layer->stored - layer->shared : 0;
 		store_release(store, HOLD_SEALED, layer->id);
 		store_release(store, HOLD_USED, layer->id);
 	}

@@ -72,7 +72,7 @@ static int remove_rows(struct store *store, int64_t id, struct doomed *doomed, s
 	if (status == 0) {
 		/* Every list of its own goes, also the ones that a flattening left. */
 		status = doomed_add(store,
-			"SELECT l.id, l.stored FROM layers AS l"
+			"SELECT l.id FROM layers AS l"
 			" WHERE l.id IN (SELECT layer_id FROM snapshot_layers WHERE snapshot_id = "
 			"?1)"
 			" AND l.refs = (SELECT count(*) FROM snapshot_layers AS o"

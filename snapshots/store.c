@@ -184,6 +184,12 @@ void store_set_opaque(struct store *store, store_opaque_fn *fn, void *context)
 	store->opaque_context = context;
 }
 
+void store_set_compare(struct store *store, store_compare_fn *fn, void *context)
+{
+	store->compare = fn;
+	store->compare_context = context;
+}
+
 int opaque_access(int fd, bool set, bool *opaque, struct error *err)
 {
 	char value[2];

@@ -49,6 +49,12 @@ void store_set_usage(struct store *store, store_usage_fn *fn, void *context);
 typedef int store_opaque_fn(void *context, int fd, bool set, bool *opaque, struct error *err);
 void store_set_opaque(struct store *store, store_opaque_fn *fn, void *context);
 
+/* The same for comparing all extended attributes of two open files, those of overlayfs too. NULL:
+ * what this process sees is all there is. */
+typedef int store_compare_fn(
+	void *context, int old_fd, int new_fd, bool *ret_same, struct error *err);
+void store_set_compare(struct store *store, store_compare_fn *fn, void *context);
+
 struct store_sweep {
 	uint64_t staging; /* leftovers of killed processes, deleted */
 	uint64_t orphans; /* folders in layers/ without a record, deleted */
@@ -89,6 +95,7 @@ struct layer {
 	uint64_t stored; /* in use on disk */
 	int64_t created_ms;
 	int64_t refs; /* how many images and snapshots list it */
+	uint64_t shared; /* of stored: another layer has it too, by links or shared blocks */
 };
 
 /*

@@ -40,6 +40,8 @@ struct store {
 	void *usage_context;
 	store_opaque_fn *opaque;
 	void *opaque_context;
+	store_compare_fn *compare;
+	void *compare_context;
 	struct hold *holds;
 	size_t hold_count, hold_room;
 };
@@ -74,6 +76,9 @@ MUSTCHECK int store_opaque_set(struct store *store, int fd, struct error *err);
 /* The calls themselves. */
 MUSTCHECK int opaque_access(int fd, bool set, bool *opaque, struct error *err);
 
+/* Are all extended attributes of two open files that this process may see equal? */
+MUSTCHECK int xattrs_compare(int old_fd, int new_fd, bool *ret_same, struct error *err);
+
 /* 0, or the error of a fault point that was told to fail. */
 MUSTCHECK int store_fault(const char *point, struct error *err);
 
@@ -95,7 +100,7 @@ bool id_parse(const char *text, const char *prefix, int64_t *ret_id);
 /* The columns that layer_from_row reads, of table `layers AS l`, from the given column on. */
 #define LAYER_COLUMNS                                                                              \
 	"l.id, l.kind, l.title, l.step_key, l.id_base, l.id_count, l.host_usr, l.files, l.bytes, " \
-	"l.stored, l.created_ms, l.refs"
+	"l.stored, l.created_ms, l.refs, l.shared"
 void layer_from_row(const struct query *query, int column, struct layer *layer);
 
 /* How the users of an image are called: "head of webapp", "leased by hobd". */
@@ -111,14 +116,14 @@ MUSTCHECK int layer_claim(struct store *store, struct layer *layer, struct error
 struct doomed {
 	struct doomed_layer {
 		int64_t id;
-		uint64_t stored;
+		uint64_t freed; /* once its row is gone */
 		int lock; /* -1: its folder is missing already */
 	} * layers;
 	size_t count, room;
 };
 
 void doomed_done(struct doomed *doomed);
-/* Locks the layers whose ids and stored bytes a query with one parameter gives. ERROR_BUSY. */
+/* Locks the layers whose ids a query with one parameter gives. ERROR_BUSY. */
 MUSTCHECK int doomed_add(struct store *store, const char *sql, int64_t value, struct doomed *doomed,
 	struct error *err);
 /* In the transaction. */

@@ -1,6 +1,7 @@
 /* The walk of a layer makes a line for each entry; lines are compared with the recorded ones one by
  * one, and a name that only one side has is told by the order of names. */
 #include "snapshots/verify.h"
+#include "snapshots/share/share.h"
 #include "snapshots/tree/layer_walk.h"
 #include "snapshots/store_private.h"
 
@@ -305,6 +306,9 @@ int layer_verify(struct store *store, const struct layer *layer, bool quick,
 		damage(&verifying, "", "is missing as a whole");
 		*ret_outcome = VERIFY_DAMAGED;
 		return 0;
+	}
+	if (status == 0) {
+		status = share_settle(lock, err);
 	}
 	if (status == 0) {
 		status = verify_tree(&verifying, lock, ret_outcome, err);

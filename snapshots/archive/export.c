@@ -2,6 +2,7 @@
  * walk, so nothing of this depends on what a sandbox has made of its files. */
 #include "snapshots/archive/archive.h"
 #include "snapshots/tree/layer_walk.h"
+#include "snapshots/share/share.h"
 #include "snapshots/store_private.h"
 #include "snapshots/tree/tree_walk.h"
 
@@ -222,6 +223,9 @@ static int write_layer(
 
 	id_format(name, layer->id);
 	status = store_lock(store->layers_fd, name, LOCK_SH, &lock, err);
+	if (status == 0) {
+		status = share_settle(lock, err);
+	}
 	if (status < 0) {
 		return error_wrap(err, "read layer %s", name);
 	}

@@ -25,6 +25,7 @@ int cli_open(struct snapshots_cli *cli, enum store_mode mode, struct error *err)
 		store_set_remover(cli->store, store_helper_remove, cli->helper);
 		store_set_usage(cli->store, store_helper_usage, cli->helper);
 		store_set_opaque(cli->store, store_helper_opaque, cli->helper);
+		store_set_compare(cli->store, store_helper_compare, cli->helper);
 	}
 	return status;
 }

@@ -61,6 +61,7 @@ static const struct verb verbs[] = {
 		0, SIZE_MAX, TAKES_VERIFY, cli_verify},
 	{{"flatten", NULL}, "SNAPSHOT…", "Make one layer of those above its image", 1, SIZE_MAX, 0,
 		cli_flatten},
+	{{"dedupe", NULL}, "", "Store equal files of successive layers once", 0, 0, 0, cli_dedupe},
 	{{"images", "ls"}, "[ENVIRONMENT]", "List images, newest first", 0, 1, 0, cli_images_ls},
 	{{"images", "info"}, "IMAGE…", "Show layers, users and what removing it frees", 1, SIZE_MAX,
 		0, cli_images_info},

@@ -2,7 +2,7 @@
  * others and exclusive; and all layers together, each once. */
 #include "snapshots/cli/cli.h"
 #include "snapshots/inventory.h"
-#include "snapshots/tree/linked.h"
+#include "snapshots/share/share.h"
 #include "snapshots/snapshot.h"
 
 struct usage_line {
@@ -16,7 +16,7 @@ struct usage {
 	struct snapshot *snapshots;
 	size_t snapshot_count;
 	struct store_bytes total;
-	uint64_t linked; /* of total.stored: there only once, by hard links */
+	uint64_t linked; /* of total.stored: there only once, by hard links or shared blocks */
 };
 
 static void usage_done(struct usage *usage)
@@ -127,9 +127,7 @@ static void print_usage(const struct snapshots_cli *cli, const struct usage *usa
 		(unsigned long long)usage->total.layers, apparent, stored, unlisted);
 	if (usage->linked > 0) {
 		cli_bytes(stored, usage->linked);
-		printf("Flattened layers share %s with others by hard links: above they are in "
-		       "each.\n",
-			stored);
+		printf("%s of it are equal files of several layers, stored once.\n", stored);
 	}
 }
 
@@ -151,7 +149,7 @@ int cli_du(struct snapshots_cli *cli, struct error *err)
 		status = store_bytes(cli->store, &usage.total, err);
 	}
 	if (status == 0) {
-		status = linked_bytes(cli->store, &usage.linked, err);
+		status = shared_bytes(cli->store, &usage.linked, err);
 	}
 	if (status == 0) {
 		usage.total.stored -= usage.linked;

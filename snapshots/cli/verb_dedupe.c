@@ -1,0 +1,87 @@
+/* `hob-snapshots dedupe`: equal files of successive layers are stored once. Ctrl-C ends it between
+ * two files; the next run goes on with what is left. */
+#include "snapshots/cli/cli.h"
+#include "snapshots/share/share.h"
+
+#include <inttypes.h>
+#include <signal.h>
+
+static volatile sig_atomic_t stopped;
+
+static void on_signal(int number)
+{
+	(void)number;
+	stopped = 1;
+}
+
+static bool is_stopped(void *context)
+{
+	(void)context;
+	return stopped != 0;
+}
+
+static void show_progress(void *context, const struct layer *layer, uint64_t files, uint64_t bytes)
+{
+	char text[CLI_TEXT_SIZE];
+
+	(void)context;
+	cli_bytes(text, bytes);
+	fprintf(stderr, "\rlayer %" PRId64 ": %" PRIu64 " files, %s  ", layer->id, files, text);
+}
+
+static void report(const struct snapshots_cli *cli, const struct share_result *result)
+{
+	char saved[CLI_TEXT_SIZE];
+
+	if (cli->json) {
+		CLEANUP(json_decref_p)
+		json_t *json = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b}", "method",
+			share_method_name(result->method), "layers", (json_int_t)result->layers,
+			"files", (json_int_t)result->files, "freed_bytes",
+			(json_int_t)result->bytes, "in_use", (json_int_t)result->waiting,
+			"other_owners", (json_int_t)result->owners, "interrupted", stopped != 0);
+
+		json_print(json);
+		return;
+	}
+	cli_bytes(saved, result->bytes);
+	printf("compared %" PRIu64 " layers with those before them: %" PRIu64
+	       " files are stored once now, by %s; freed %s\n",
+		result->layers, result->files,
+		result->method == SHARE_BLOCKS ? "shared blocks" : "hard links", saved);
+	if (result->waiting > 0) {
+		printf("%" PRIu64 " layers are in use by sandboxes or builds: next time\n",
+			result->waiting);
+	}
+	if (result->owners > 0) {
+		printf("%" PRIu64 " layers have other owners on disk than those before them: links "
+		       "cannot be shared\n",
+			result->owners);
+	}
+}
+
+int cli_dedupe(struct snapshots_cli *cli, struct error *err)
+{
+	const struct share_events events = {
+		is_stopped, isatty(STDERR_FILENO) && !cli->json ? show_progress : NULL, NULL};
+	struct share_result result = {0};
+	int status;
+
+	cli->rights = STORE_RIGHTS_MAKE_TREES;
+	status = cli_open(cli, STORE_WRITE, err);
+	if (status == 0) {
+		status = share_settle_all(cli->store, err);
+	}
+	if (status == 0) {
+		signal(SIGINT, on_signal);
+		signal(SIGTERM, on_signal);
+		status = store_share(cli->store, &events, &result, err);
+	}
+	if (events.progress != NULL) {
+		fprintf(stderr, "\r%60s\r", "");
+	}
+	if (status == 0 || err->kind == ERROR_CANCELLED) {
+		report(cli, &result);
+	}
+	return status;
+}
