@@ -25,6 +25,8 @@ struct config {
 	int64_t id_slots; /* ranges of 65,536 ids: sandboxes at a time, builds too */
 	int64_t launchers; /* launcher processes; 0: one a CPU, at most 4 */
 	int64_t max_sandboxes;
+	int64_t hints_per_caller;
+	int64_t hint_ttl_max_ms;
 	int64_t max_builds; /* at once, when hobd starts them */
 	int64_t freeze_after_ms; /* a ready sandbox is frozen; 0: never */
 	int64_t build_every_ms; /* default for environments that do not say */

@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "base/process.h"
 #include "pool/freeze.h"
+#include "pool/hints/hint.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
@@ -144,6 +145,15 @@ static void adopt_record(struct manager *manager, struct entry_record *record)
 	if (status == 0) {
 		status = entry_files_open(entry, &err);
 	}
+	if (status == 0 && entry->record.hint.key[0] != '\0') {
+		if (was == ENTRY_CREATING || was == ENTRY_WARMING) {
+			hint_leftover(entry); /* ended once there is another in its place */
+			return;
+		}
+		if (was == ENTRY_READY) {
+			hint_adopt(entry);
+		}
+	}
 	if (status == 0 && was != ENTRY_READY && was != ENTRY_CLAIMED && was != ENTRY_PAUSED) {
 		status = error_set(&err, ERROR_CONFLICT, "it was %s", entry_state_name(was));
 	}
@@ -239,8 +249,9 @@ void entry_adopted(struct entry *entry, const uint32_t *execs, size_t count)
 	}
 	entry->adopt_as = ENTRY_GONE;
 	adopt_execs(entry, execs, count);
-	/* Taking its commands up was our doing, not its owner's. */
+	/* Writing this down and taking its commands up was our doing, not its owner's. */
 	entry->record.last_active_ms = active_ms;
+	entry_keep_time(entry);
 	entry_freeze_again(entry);
 	entry_arm(entry);
 	log_info("sandbox.adopted", "sandbox", entry->record.id, "environment", entry->pool->name,

@@ -18,8 +18,6 @@
 
 /* Look again at least this often: clocks are set, and other programs build too. */
 #define SCHEDULE_MAX_MS (10 * 60 * 1000)
-/* Not sooner than this after the last attempt that hobd made itself. */
-#define BUILD_GAP_MS 10000
 
 struct schedule build_schedule(const struct pool *pool)
 {

@@ -13,6 +13,9 @@
 struct manager;
 struct pool;
 
+/* Not sooner than this after the last attempt that hobd made itself. */
+#define BUILD_GAP_MS 10000
+
 void builds_open(struct manager *manager);
 void builds_close(struct manager *manager);
 /* Starts what is queued or due, and sets the timer for the next. */

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "pool/freeze.h"
+#include "pool/hints/hint.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 
@@ -15,6 +16,7 @@ struct claim {
 	struct pool *pool;
 	struct claim *next;
 	struct pool_image *image; /* counted */
+	struct entry *entry; /* waits for this very one, which its key reserves; NULL: for any */
 	struct claim_spec spec; /* env and metadata are owned; the names are not kept */
 	enum cold_reason reason;
 	int64_t started_us;
@@ -61,6 +63,7 @@ static int take(struct entry *entry, struct claim_spec *spec, struct error *err)
 {
 	int status;
 
+	hint_forget(entry);
 	bind(entry, spec);
 	status = fault_point("claim.record");
 	if (status != 0) {
@@ -77,25 +80,50 @@ static int take(struct entry *entry, struct claim_spec *spec, struct error *err)
 	return 0;
 }
 
-static void finish(struct pool *pool, struct entry *entry, enum cold_reason reason,
+static const char *source_of(const struct claim_result *result)
+{
+	return result->hinted                ? "hinted"
+	       : result->restored            ? "restored"
+	       : result->reason == COLD_NONE ? "warm"
+					     : "cold";
+}
+
+/* `waited`: it was not ready when it was asked for. */
+static void finish(struct entry *entry, enum cold_reason reason, bool hinted, bool waited,
 	int64_t started_us, claim_done_fn *fn, void *context)
 {
+	struct pool *pool = entry->pool;
 	struct claim_result result = {.entry = entry,
 		.reason = reason,
 		.restored = entry->image->snapshot_id != 0,
+		.hinted = hinted,
 		.took_us = clock_mono_us() - started_us};
 
-	if (reason == COLD_NONE && !result.restored) {
+	if (hinted) {
+		pool->hinted++;
+		pool->hinted_waited += waited ? 1 : 0;
+	}
+	if (!waited && (hinted || !result.restored)) {
 		pool->hits++;
 		manager_claimed(pool->manager);
 	}
 	log_info("sandbox.claimed", "sandbox", entry->record.id, "environment", pool->name,
-		"source",
-		result.restored       ? "restored"
-		: reason == COLD_NONE ? "warm"
-				      : "cold",
-		"reason", cold_reason_name(reason), "us", result.took_us);
+		"source", source_of(&result), "reason", cold_reason_name(reason), "us",
+		result.took_us);
 	fn(context, &result, NULL);
+}
+
+/* A ready one. */
+static void hand_out(struct entry *entry, struct claim_spec *spec, bool hinted, int64_t started_us,
+	claim_done_fn *fn, void *context)
+{
+	struct error err = ERROR_INIT;
+
+	if (take(entry, spec, &err) < 0) {
+		fn(context, NULL, &err);
+	} else {
+		finish(entry, COLD_NONE, hinted, false, started_us, fn, context);
+	}
 }
 
 /* ---- waiting ---- */
@@ -112,7 +140,11 @@ static void claim_free(struct claim *claim)
 	if (pool->claims_last == claim) {
 		pool->claims_last = previous;
 	}
-	claim->image->waiting--;
+	if (claim->entry != NULL) {
+		claim->entry->claim = NULL;
+	} else {
+		claim->image->waiting--;
+	}
 	pool_image_put(claim->image);
 	strv_free(claim->spec.env);
 	json_decref(claim->spec.metadata);
@@ -156,7 +188,7 @@ static void claim_fail(struct claim *claim, const struct error *err)
 }
 
 /* The claim is freed before its answer, which may start another. */
-static void claim_give(struct claim *claim, struct entry *entry)
+static void claim_give(struct claim *claim, struct entry *entry, bool hinted)
 {
 	enum cold_reason reason = claim->reason;
 	int64_t started_us = claim->started_us;
@@ -164,16 +196,20 @@ static void claim_give(struct claim *claim, struct entry *entry)
 	void *context = claim->context;
 
 	claim_free(claim);
-	finish(entry->pool, entry, reason, started_us, fn, context);
+	finish(entry, reason, hinted, true, started_us, fn, context);
 }
 
 void claims_serve(struct entry *entry)
 {
-	struct claim *claim = entry->pool->claims_first;
+	struct claim *claim = entry->claim;
+	bool hinted = claim != NULL;
 	struct error err = ERROR_INIT;
 
-	while (claim != NULL && claim->image != entry->image) {
-		claim = claim->next;
+	if (entry->hint == NULL) {
+		claim = entry->pool->claims_first;
+		while (claim != NULL && (claim->image != entry->image || claim->entry != NULL)) {
+			claim = claim->next;
+		}
 	}
 	if (claim == NULL) {
 		return;
@@ -181,95 +217,71 @@ void claims_serve(struct entry *entry)
 	if (take(entry, &claim->spec, &err) < 0) {
 		claim_fail(claim, &err);
 	} else {
-		claim_give(claim, entry);
+		claim_give(claim, entry, hinted);
 	}
 }
 
-void claims_creation_failed(struct pool *pool, struct pool_image *image, const struct error *err)
+void claims_creation_failed(struct pool *pool, struct pool_image *image, const struct entry *entry,
+	const struct error *err)
 {
+	if (entry != NULL && entry->hint != NULL) {
+		if (entry->claim != NULL) {
+			claim_fail(entry->claim, err);
+		}
+		return;
+	}
 	for (struct claim *claim = pool->claims_first; claim != NULL; claim = claim->next) {
-		if (claim->image == image) {
+		if (claim->image == image && claim->entry == NULL) {
 			claim_fail(claim, err);
 			return;
 		}
 	}
 }
 
+void claims_release(struct entry *entry)
+{
+	struct claim *claim = entry->claim;
+
+	if (claim != NULL) {
+		entry->claim = NULL;
+		claim->entry = NULL;
+		claim->image->waiting++;
+		manager_dirty(entry->manager);
+	}
+}
+
 /* ---- limits ---- */
-
-/* A ready sandbox that this claim cannot use makes room for the one that it can. */
-static bool make_room(struct pool *pool, const struct pool_image *image)
-{
-	for (struct entry *entry = pool->entries[ENTRY_READY].first; entry != NULL;
-		entry = entry->next) {
-		if (entry->image != image) {
-			entry_release(entry, "made room for a claim");
-			return true;
-		}
-	}
-	return false;
-}
-
-static bool make_room_anywhere(const struct manager *manager, const struct pool_image *image)
-{
-	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
-		if (make_room(pool, image)) {
-			return true;
-		}
-	}
-	return false;
-}
-
-static int64_t pool_held(const struct pool *pool)
-{
-	return (int64_t)(pool->entries[ENTRY_CREATING].count + pool->entries[ENTRY_WARMING].count +
-			 pool->entries[ENTRY_READY].count + pool->entries[ENTRY_CLAIMED].count +
-			 pool->entries[ENTRY_PAUSED].count);
-}
 
 /* Claims that wait for a sandbox whose creation has not begun. */
 static int64_t pool_owed(const struct pool *pool)
 {
-	int64_t owed = -(
-		int64_t)(pool->entries[ENTRY_CREATING].count + pool->entries[ENTRY_WARMING].count);
+	int64_t owed =
+		(int64_t)pool->creating_hinted -
+		(int64_t)(pool->entries[ENTRY_CREATING].count + pool->entries[ENTRY_WARMING].count);
 
 	for (const struct claim *claim = pool->claims_first; claim != NULL; claim = claim->next) {
-		owed++;
+		owed += claim->entry == NULL ? 1 : 0;
 	}
 	return owed > 0 ? owed : 0;
 }
 
-static int check_room(struct pool *pool, const struct pool_image *image, struct error *err)
+/* One is under way that nobody waits for, or there is room to make one. */
+static int check_room(
+	struct pool *pool, const struct pool_image *image, enum room_cost cost, struct error *err)
 {
-	struct manager *manager = pool->manager;
-	int64_t owed = pool_owed(pool);
-
-	if (image->creating > image->waiting) {
-		return 0; /* one is under way that nobody waits for */
+	if (image->creating - image->creating_hinted > image->waiting) {
+		return 0;
 	}
-	if (pool->conf != NULL && pool_held(pool) + owed >= pool->conf->pool_max &&
-		!make_room(pool, image)) {
-		error_set(err, ERROR_UNAVAILABLE,
-			"over_limit: \"%s\" has its %" PRId64 " sandboxes (pool.max)", pool->name,
-			pool->conf->pool_max);
-		return error_hint(err, "release some with `hob rm`, or raise pool.max in %s",
-			pool->conf->file);
-	}
-	if ((int64_t)manager->entry_count + owed >= manager->config->max_sandboxes &&
-		!make_room_anywhere(manager, image)) {
-		error_set(err, ERROR_UNAVAILABLE,
-			"over_limit: this machine has its %" PRId64 " sandboxes (max_sandboxes)",
-			manager->config->max_sandboxes);
-		return error_hint(err, "release some with `hob rm`, or raise max_sandboxes");
-	}
-	return 0;
+	return room_check(pool, image, pool_owed(pool), cost, err);
 }
 
 static struct claim *find_unprovided(const struct pool *pool)
 {
 	struct claim *claim = pool->claims_first;
 
-	while (claim != NULL && claim->image->creating >= claim->image->waiting) {
+	while (claim != NULL &&
+		(claim->entry != NULL || claim->image->creating - claim->image->creating_hinted >=
+						 claim->image->waiting)) {
 		claim = claim->next;
 	}
 	return claim;
@@ -285,22 +297,11 @@ void claims_provide(struct pool *pool)
 	while (manager->creating_count < CREATES_OVERALL &&
 		(int64_t)manager->entry_count < manager->config->max_sandboxes &&
 		(claim = find_unprovided(pool)) != NULL) {
-		entry_create(pool, claim->image);
+		entry_create(pool, claim->image, NULL);
 	}
 }
 
 /* ---- starting ---- */
-
-static struct entry *find_ready(const struct pool *pool, const struct pool_image *image)
-{
-	for (struct entry *entry = pool->entries[ENTRY_READY].first; entry != NULL;
-		entry = entry->next) {
-		if (entry->image == image && entry->client != NULL) {
-			return entry;
-		}
-	}
-	return NULL;
-}
 
 static enum cold_reason cold_reason_of(const struct pool *pool, const struct pool_image *image)
 {
@@ -313,7 +314,7 @@ static enum cold_reason cold_reason_of(const struct pool *pool, const struct poo
 	if (image != pool->head) {
 		return COLD_MISMATCH;
 	}
-	if (pool->entries[ENTRY_READY].count > 0) {
+	if (pool->entries[ENTRY_READY].count > pool->ready_hinted) {
 		return COLD_STALE;
 	}
 	if (pool->attempts > 0) {
@@ -322,41 +323,73 @@ static enum cold_reason cold_reason_of(const struct pool *pool, const struct poo
 	return pool->capped ? COLD_OVER_LIMIT : COLD_EMPTY;
 }
 
-static int choose_by_environment(struct manager *manager, const char *name, struct pool **ret_pool,
-	struct pool_image **ret_image, struct error *err)
+/* The one that the key reserves, if that is what is asked for now. Another one goes back: whoever
+ * had the key has made up his mind. */
+static struct entry *find_hinted(struct manager *manager, const struct claim_spec *spec,
+	const struct pool *pool, const struct pool_image *image)
 {
-	struct pool *pool = manager_pool(manager, name);
+	struct hint *hint = spec->key != NULL ? hint_find(manager, spec->caller, spec->key) : NULL;
+	struct entry *entry = hint != NULL ? hint->entry : NULL;
 
-	if (pool == NULL || pool->conf == NULL) {
-		error_set(err, ERROR_NOT_FOUND, "no environment \"%s\"", name);
-		return error_hint(err, "`hob env` lists them; their files are in %s",
-			manager->config->environments);
+	if (entry == NULL || entry->claim != NULL) {
+		return NULL;
 	}
-	if (pool->head == NULL) {
-		error_set(err, ERROR_CONFLICT, "environment \"%s\" has no image yet", name);
-		return error_hint(err, "hob build %s", name);
+	if (!reserved_fits(entry, pool, image, &spec->terms)) {
+		hint_end(hint, "claimed as something else");
+		return NULL;
 	}
-	*ret_pool = pool;
-	*ret_image = pool_image_ref(pool->head);
-	return 0;
+	return entry;
 }
 
-static int choose(struct manager *manager, const struct claim_spec *spec, struct pool **ret_pool,
-	struct pool_image **ret_image, struct error *err)
+static struct entry *find_ready(struct pool *pool, const struct pool_image *image,
+	const struct terms *terms, bool image_fits)
 {
-	int status;
+	struct entry *entry = ready_find(pool, image);
 
-	if (spec->image == NULL && spec->snapshot == NULL) {
-		return choose_by_environment(manager, spec->environment, ret_pool, ret_image, err);
+	if (entry != NULL && (image_fits || terms_hold(pool, image, entry_commit(entry), terms))) {
+		return entry;
 	}
-	status = spec->snapshot != NULL
-			 ? pool_snapshot_find(manager, spec->snapshot, ret_image, err)
-			 : pool_image_find(manager, spec->image, ret_image, err);
-	if (status < 0) {
-		return status;
+	return ready_find_older(pool, terms);
+}
+
+/* None is ready: waits for one. NULL when it was answered. */
+static struct claim *start_cold(struct pool *pool, struct pool_image *image,
+	struct claim_spec *spec, claim_done_fn *fn, void *context)
+{
+	int64_t started_us = clock_mono_us();
+	struct error err = ERROR_INIT, ignored = ERROR_INIT;
+	struct entry *entry = NULL;
+	struct claim *claim;
+
+	if (check_room(pool, image, ROOM_UNRESERVED, &err) < 0) {
+		/* Somebody who waits now comes before somebody who may come. */
+		entry = reserved_find(pool, image);
+		if (entry == NULL && check_room(pool, image, ROOM_RESERVED, &ignored) < 0) {
+			pool->misses[COLD_OVER_LIMIT]++;
+			fn(context, NULL, &err);
+			return NULL;
+		}
 	}
-	*ret_pool = manager_pool_add(manager, (*ret_image)->environment);
-	return 0;
+	if (entry != NULL) {
+		log_info("hint.yielded", "sandbox", entry->record.id, "environment", pool->name);
+		pool->hints_ended++;
+		hand_out(entry, spec, false, started_us, fn, context);
+		return NULL;
+	}
+	claim = claim_wait(pool, image, spec, cold_reason_of(pool, image), fn, context);
+	manager_dirty(pool->manager);
+	return claim;
+}
+
+static struct claim *wait_for_hinted(
+	struct entry *entry, struct claim_spec *spec, claim_done_fn *fn, void *context)
+{
+	struct claim *claim = claim_wait(entry->pool, entry->image, spec, COLD_NONE, fn, context);
+
+	claim->image->waiting--;
+	claim->entry = entry;
+	entry->claim = claim;
+	return claim;
 }
 
 struct claim *claim_start(
@@ -368,24 +401,27 @@ struct claim *claim_start(
 	struct pool *pool = NULL;
 	struct entry *entry;
 	struct claim *claim = NULL;
+	bool fits;
 
-	if (choose(manager, spec, &pool, &image, &err) < 0) {
+	if (choose(manager, &spec->choice, &pool, &image, &err) < 0) {
 		fn(context, NULL, &err);
 		return NULL;
 	}
-	entry = find_ready(pool, image);
-	if (entry != NULL) {
-		if (take(entry, spec, &err) < 0) {
-			fn(context, NULL, &err);
+	fits = terms_are_any(&spec->terms) || terms_hold(pool, image, image->commit, &spec->terms);
+	if ((entry = find_hinted(manager, spec, pool, image)) != NULL) {
+		if (entry->record.state == ENTRY_READY && entry->client != NULL) {
+			hand_out(entry, spec, true, started_us, fn, context);
 		} else {
-			finish(pool, entry, COLD_NONE, started_us, fn, context);
+			claim = wait_for_hinted(entry, spec, fn, context);
 		}
-	} else if (check_room(pool, image, &err) < 0) {
-		pool->misses[COLD_OVER_LIMIT]++;
+	} else if ((entry = find_ready(pool, image, &spec->terms, fits)) != NULL) {
+		hand_out(entry, spec, false, started_us, fn, context);
+	} else if (!fits) {
+		pool->misses[COLD_STALE]++;
+		terms_refuse(pool, &spec->terms, &err);
 		fn(context, NULL, &err);
 	} else {
-		claim = claim_wait(pool, image, spec, cold_reason_of(pool, image), fn, context);
-		manager_dirty(manager);
+		claim = start_cold(pool, image, spec, fn, context);
 	}
 	pool_image_put(image);
 	return claim;

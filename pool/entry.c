@@ -7,6 +7,7 @@
 #include "base/loop.h"
 #include "base/memory.h"
 #include "pool/freeze.h"
+#include "pool/hints/hint.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
@@ -53,6 +54,7 @@ void entry_free(struct entry *entry)
 		return;
 	}
 	assert(entry->uses == NULL && entry->waits == NULL && entry->runs == NULL);
+	hint_forget(entry);
 	loop_timer_free(entry->timer);
 	loop_timer_free(entry->freeze_timer);
 	loop_source_free(entry->pidfd_source);
@@ -74,18 +76,35 @@ static void count(struct entry *entry, enum entry_state state, bool in)
 {
 	struct manager *manager = entry->manager;
 	size_t one = in ? 1 : (size_t)-1;
+	size_t hinted = entry->hint != NULL ? one : 0;
 
 	if (counts_as_creating(entry, state)) {
 		manager->creating_count += one;
 		entry->image->creating += one;
+		entry->image->creating_hinted += hinted;
+		entry->pool->creating_hinted += hinted;
 	}
 	if (state == ENTRY_READY) {
 		manager->ready_count += one;
 		entry->image->ready += one;
+		entry->image->ready_hinted += hinted;
+		entry->pool->ready_hinted += hinted;
 	}
 	if (state == ENTRY_CLAIMED || state == ENTRY_PAUSED) {
 		manager->claimed_count += one;
 	}
+}
+
+void entry_set_hint(struct entry *entry, struct hint *hint)
+{
+	count(entry, entry->record.state, false);
+	entry->hint = hint;
+	count(entry, entry->record.state, true);
+}
+
+const char *entry_commit(const struct entry *entry)
+{
+	return entry->image != NULL ? entry->image->commit : "";
 }
 
 static void list_remove(struct entry *entry)
@@ -221,6 +240,17 @@ void entry_touch(struct entry *entry)
 	if (entry->state_fd >= 0 && now - entry->touched_ms >= TOUCH_EVERY_MS) {
 		entry->touched_ms = now;
 		(void)futimens(entry->state_fd, NULL);
+	}
+}
+
+void entry_keep_time(struct entry *entry)
+{
+	int64_t ms = entry->record.last_active_ms;
+	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT},
+		{.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000}};
+
+	if (entry->state_fd >= 0 && ms > 0) {
+		(void)futimens(entry->state_fd, times);
 	}
 }
 

@@ -21,6 +21,8 @@ struct loop_timer;
 struct init_client;
 struct run;
 struct snapshot_job;
+struct hint;
+struct claim;
 struct entry;
 
 struct entry_list {
@@ -85,6 +87,8 @@ struct entry {
 	bool copying; /* the launcher copies it and must not be asked to destroy it */
 	int64_t last_snapshot, last_layer; /* taken of it, for what has not changed since; 0: none
 					    */
+	struct hint *hint; /* reserved; NULL: not. entry_set_hint */
+	struct claim *claim; /* of the hint's caller, which waits for this one; NULL: none */
 	struct entry_use *uses;
 	struct entry_wait *waits;
 	int64_t touched_ms; /* when the state file's time was last moved on */
@@ -101,6 +105,10 @@ MUSTCHECK int entry_set_state(struct entry *entry, enum entry_state state, struc
 void entry_move(struct entry *entry, enum entry_state state);
 /* Puts a new or adopted entry on its first list, without a transition. */
 void entry_place(struct entry *entry, enum entry_state state);
+/* Counts it as reserved or not; the record is the caller's affair. */
+void entry_set_hint(struct entry *entry, struct hint *hint);
+/* The commit that its workspace is at; empty: none. */
+const char *entry_commit(const struct entry *entry);
 /* Appends the record as it is now. */
 MUSTCHECK int entry_write(struct entry *entry, struct error *err);
 /* Opens (and makes) the state file in <run>/sandboxes/<id>. */
@@ -110,6 +118,8 @@ void entry_files_remove(struct entry *entry);
 bool entry_is_busy(const struct entry *entry);
 /* Somebody worked in it just now. */
 void entry_touch(struct entry *entry);
+/* Makes the state file's time that of the last activity again, after something else was written. */
+void entry_keep_time(struct entry *entry);
 /* Sets the timer of a claimed sandbox by its clocks. */
 void entry_arm(struct entry *entry);
 /* The clock that ends it first, real ms as `expires_at` shows it: idle apart. 0: never. */

@@ -67,7 +67,8 @@ void entry_freeze_later(struct entry *entry)
 {
 	int64_t after_ms = entry->manager->config->freeze_after_ms;
 
-	if (entry->record.state == ENTRY_READY && after_ms > 0) {
+	/* Whoever reserved it may be here any moment. */
+	if (entry->record.state == ENTRY_READY && after_ms > 0 && entry->hint == NULL) {
 		loop_timer_after(entry->freeze_timer, after_ms);
 	}
 }
@@ -276,7 +277,7 @@ void entry_freeze_again(struct entry *entry)
 {
 	if (entry->record.state == ENTRY_PAUSED) {
 		cgroup_write(entry, true);
-	} else if (entry->was_frozen) {
+	} else if (entry->was_frozen && entry->hint == NULL) {
 		entry_freeze(entry);
 	} else {
 		entry_freeze_later(entry);

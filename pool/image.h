@@ -27,8 +27,9 @@ struct pool_image {
 	char **env;
 	char *user;
 	char *cwd;
-	/* Sandboxes under way and ready on it, and claims that wait for one. */
-	size_t creating, ready, waiting;
+	/* Sandboxes under way and ready on it, how many of either are reserved by a hint, and
+	 * claims that wait for one that is not. */
+	size_t creating, ready, creating_hinted, ready_hinted, waiting;
 };
 
 /* By "img-3", "3", or an environment's name (its head). ERROR_NOT_FOUND. Counted: pool_image_put.

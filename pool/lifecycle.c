@@ -14,6 +14,7 @@
 #include "pool/adopt.h"
 #include "pool/claim.h"
 #include "pool/freeze.h"
+#include "pool/hints/hint.h"
 #include "pool/image.h"
 #include "pool/manager.h"
 #include "pool/run.h"
@@ -128,6 +129,8 @@ void entry_release(struct entry *entry, const char *reason)
 		return;
 	}
 	entry->release_reason = reason;
+	claims_release(entry);
+	hint_forget(entry);
 	log_info("sandbox.release", "sandbox", entry->record.id, "environment", entry->pool->name,
 		"state", entry_state_name(entry->record.state), "reason", reason);
 	if (entry->record.state == ENTRY_CREATING && entry->launching) {
@@ -196,7 +199,7 @@ static void creation_failed(struct entry *entry, const struct error *err)
 		pool->name);
 	if (entry->adopt_as == ENTRY_GONE) {
 		creation_counts(entry->image, pool, err);
-		claims_creation_failed(pool, entry->image, err);
+		claims_creation_failed(pool, entry->image, entry, err);
 	}
 	entry_release(entry, "creation failed");
 }
@@ -242,7 +245,9 @@ int entry_watch(struct entry *entry, int pidfd, struct error *err)
 
 static void entry_warm(struct entry *entry)
 {
+	struct pool *pool = entry->pool;
 	struct error err = ERROR_INIT;
+	int64_t us = clock_mono_us() - entry->requested_us;
 
 	loop_timer_stop(entry->timer);
 	(void)fault_point("sandbox.warm");
@@ -250,10 +255,11 @@ static void entry_warm(struct entry *entry)
 		creation_failed(entry, &err);
 		return;
 	}
-	log_info("sandbox.ready", "sandbox", entry->record.id, "environment", entry->pool->name,
-		"image", entry->record.image_id, "us", clock_mono_us() - entry->requested_us);
+	pool->start_us = pool->start_us == 0 ? us : pool->start_us + (us - pool->start_us) / 8;
+	log_info("sandbox.ready", "sandbox", entry->record.id, "environment", pool->name, "image",
+		entry->record.image_id, "us", us);
 	entry_freeze_later(entry);
-	pool_recovered(entry->pool);
+	pool_recovered(pool);
 	claims_serve(entry);
 }
 
@@ -352,7 +358,7 @@ static int prepare(struct entry *entry, struct error *err)
 	return 0;
 }
 
-void entry_create(struct pool *pool, struct pool_image *image)
+void entry_create(struct pool *pool, struct pool_image *image, const struct hint_record *hint)
 {
 	struct manager *manager = pool->manager;
 	struct entry *entry = entry_new(pool, image);
@@ -363,12 +369,18 @@ void entry_create(struct pool *pool, struct pool_image *image)
 		.layer_count = image->layer_count};
 	struct error err = ERROR_INIT;
 
+	if (hint != NULL) {
+		entry->record.hint = *hint;
+		entry->record.last_active_ms = clock_real_ms();
+	}
 	if (prepare(entry, &err) < 0) {
 		log_failure("sandbox.create_failed", &err, "environment", pool->name);
 		entry->record.state = ENTRY_GONE;
 		entry_free(entry);
 		creation_counts(image, pool, &err);
-		claims_creation_failed(pool, image, &err);
+		if (hint == NULL) {
+			claims_creation_failed(pool, image, NULL, &err);
+		}
 		return;
 	}
 	if (pool->conf != NULL) {
@@ -380,6 +392,9 @@ void entry_create(struct pool *pool, struct pool_image *image)
 	entry->requested_us = clock_mono_us();
 	entry_place(entry, ENTRY_CREATING);
 	manager_entry_add(manager, entry);
+	if (hint != NULL) {
+		hint_adopt(entry);
+	}
 	entry->launching = true;
 	(void)fault_point("sandbox.create");
 	sandbox_create(manager->launcher, &spec, on_created, entry);

@@ -8,6 +8,7 @@
 #include "pool/adopt.h"
 #include "pool/builds.h"
 #include "pool/environments.h"
+#include "pool/hints/hint.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/run.h"
@@ -211,6 +212,7 @@ void manager_pending_done(struct manager *manager)
 	if (pool_images_lease(manager, &err) < 0) {
 		log_failure("image.lease_failed", &err);
 	}
+	hints_restore(manager);
 	manager_dirty(manager);
 	builds_schedule(manager);
 	manager->on_started(manager->context);
@@ -334,6 +336,7 @@ void manager_close(struct manager *manager)
 	loop_timer_free(manager->turn_timer);
 	loop_timer_free(manager->retry_timer);
 	slot_set_free(manager->slots);
+	free(manager->hint_leftovers);
 	fd_done(&manager->sandboxes_fd);
 	free(manager);
 }

@@ -27,6 +27,7 @@ struct loop_timer;
 struct loop_source;
 struct launcher;
 struct claim;
+struct hint_owner;
 struct snapshot_job;
 
 #define LEASE_HOLDER "hobd"
@@ -55,7 +56,11 @@ struct pool {
 	struct pool_image *head; /* counted; NULL: never built */
 	struct entry_list entries[ENTRY_STATES];
 	struct claim *claims_first, *claims_last; /* waiting, oldest first */
+	size_t creating_hinted, ready_hinted; /* of its entries, those that a hint reserves */
 	uint64_t hits, misses[COLD_REASONS], died;
+	uint64_t hinted, hinted_waited; /* claims by a hint's key; the second while it started */
+	uint64_t hints_ended; /* without a claim */
+	int64_t start_us; /* how long one takes from its order to ready, smoothed; 0: not known */
 	bool capped;
 	/* Failing creations. */
 	unsigned attempts; /* in a row; 0: fine */
@@ -68,6 +73,7 @@ struct pool {
 	bool build_told; /* the running one: that a newer commit has been pushed */
 	bool build_spared; /* the running one follows one that was told: it runs to its end */
 	int64_t build_started_ms; /* the last one that hobd started */
+	int64_t head_current_ms; /* real: when a build last found the head to be the newest */
 	int build_pidfd;
 	struct loop_source *build_source;
 };
@@ -84,6 +90,9 @@ struct manager {
 	struct pool *pools;
 	struct pool_image *images;
 	struct entry *buckets[ENTRY_BUCKETS];
+	struct hint_owner *hint_owners; /* of hints/hint.c */
+	struct entry **hint_leftovers;
+	size_t hint_leftover_count, hint_leftover_room;
 	size_t entry_count; /* every one that is not gone */
 	size_t ready_count, claimed_count, creating_count;
 	int64_t claimed_at_ms, refill_at_ms; /* monotonic: see manager_claimed */

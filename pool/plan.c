@@ -16,7 +16,7 @@ static int64_t most(int64_t a, int64_t b)
 static int64_t room_left(const struct pool_view *view)
 {
 	int64_t held = view->ready_head + view->ready_stale + view->creating_head +
-		       view->creating_other + view->claimed;
+		       view->creating_other + view->hinted + view->claimed;
 
 	return most(0, least(view->max - held, view->machine_max - view->machine_total));
 }

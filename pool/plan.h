@@ -18,7 +18,8 @@ struct pool_view {
 	int64_t ready_head; /* ready, on the head image */
 	int64_t ready_stale; /* ready, on an older one */
 	int64_t creating_head; /* under way on the head image, whoever will get them */
-	int64_t creating_other; /* under way on another image, for a claim */
+	int64_t creating_other; /* under way on another image for a claim, or for a hint */
+	int64_t hinted; /* ready, but reserved by a hint: none of the above */
 	int64_t claimed;
 	int64_t waiting_head; /* claims that wait for one on the head image */
 	/* The machine. */

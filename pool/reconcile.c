@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "pool/claim.h"
+#include "pool/hints/hint.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
@@ -14,6 +15,11 @@
 /* And again without any event, in case one was missed. */
 #define RECONCILE_EVERY_MS 30000
 
+static int64_t unreserved(const struct pool_image *image)
+{
+	return (int64_t)(image->ready - image->ready_hinted);
+}
+
 static struct pool_view view_of(const struct pool *pool, int64_t now_ms)
 {
 	const struct manager *manager = pool->manager;
@@ -21,7 +27,8 @@ static struct pool_view view_of(const struct pool *pool, int64_t now_ms)
 	struct pool_view view = {
 		.draining = pool->conf == NULL,
 		.has_head = pool->head != NULL,
-		.ready_head = pool->head != NULL ? (int64_t)pool->head->ready : 0,
+		.ready_head = pool->head != NULL ? unreserved(pool->head) : 0,
+		.hinted = (int64_t)pool->ready_hinted,
 		.claimed = (int64_t)(pool->entries[ENTRY_CLAIMED].count +
 				     pool->entries[ENTRY_PAUSED].count),
 		.machine_total = (int64_t)manager->entry_count,
@@ -34,9 +41,10 @@ static struct pool_view view_of(const struct pool *pool, int64_t now_ms)
 		view.target = pool->conf->pool_min;
 		view.max = pool->conf->pool_max;
 	}
-	view.ready_stale = (int64_t)pool->entries[ENTRY_READY].count - view.ready_head;
+	view.ready_stale =
+		(int64_t)pool->entries[ENTRY_READY].count - view.hinted - view.ready_head;
 	if (pool->head != NULL) {
-		view.creating_head = (int64_t)pool->head->creating;
+		view.creating_head = (int64_t)(pool->head->creating - pool->head->creating_hinted);
 		view.waiting_head = (int64_t)pool->head->waiting;
 	}
 	creating =
@@ -53,7 +61,7 @@ static void retire(struct pool *pool, bool stale, int64_t wanted, const char *re
 	while (entry != NULL && wanted > 0) {
 		struct entry *next = entry->next;
 
-		if ((entry->image != pool->head) == stale) {
+		if (entry->hint == NULL && (entry->image != pool->head) == stale) {
 			entry_release(entry, reason);
 			wanted--;
 		}
@@ -63,9 +71,15 @@ static void retire(struct pool *pool, bool stale, int64_t wanted, const char *re
 
 static void pool_reconcile(struct pool *pool, int64_t now_ms, int64_t *left)
 {
+	bool failing = pool->attempts > 0 && now_ms < pool->retry_at_ms;
 	struct pool_view view;
 	struct pool_plan plan;
 
+	if (pool->conf == NULL) {
+		hints_drain(pool);
+	} else if (pool->ready_hinted > 0 && !failing) {
+		hints_follow(pool);
+	}
 	claims_provide(pool);
 	view = view_of(pool, now_ms);
 	plan = pool_plan_make(&view);
@@ -80,7 +94,7 @@ static void pool_reconcile(struct pool *pool, int64_t now_ms, int64_t *left)
 	for (; plan.create > 0 && *left > 0; plan.create--, *left -= 1) {
 		unsigned attempts = pool->attempts;
 
-		entry_create(pool, pool->head);
+		entry_create(pool, pool->head, NULL);
 		if (pool->attempts > attempts) {
 			break;
 		}

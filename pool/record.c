@@ -54,6 +54,15 @@ bool entry_state_may_follow(enum entry_state from, enum entry_state to)
 	return transitions[from][to];
 }
 
+bool hint_key_is_valid(const char *key)
+{
+	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				      "0123456789._:@=+~-";
+	size_t length = strlen(key);
+
+	return length > 0 && length < HINT_KEY_SIZE && strspn(key, letters) == length;
+}
+
 void entry_record_done(struct entry_record *record)
 {
 	strv_free(record->env);
@@ -101,6 +110,11 @@ bool entry_record_format(const struct entry_record *record, struct buffer *line)
 	}
 	if (record->keep) {
 		json_object_set_new(json, "keep", json_true());
+	}
+	if (record->hint.key[0] != '\0') {
+		json_object_set_new(json, "hint",
+			json_pack("{s:s, s:s, s:I}", "owner", record->hint.owner, "key",
+				record->hint.key, "ttl_ms", (json_int_t)record->hint.ttl_ms));
 	}
 	if (record->env != NULL) {
 		json_object_set_new(json, "env", json_from_strv(record->env));
@@ -182,6 +196,32 @@ static int read_names(const json_t *json, struct entry_record *record, struct er
 	return 0;
 }
 
+static int read_hint(const json_t *json, struct hint_record *hint, struct error *err)
+{
+	const json_t *about = json_object_get(json, "hint");
+	const char *owner = "", *key = "";
+	int status;
+
+	if (about == NULL) {
+		return 0;
+	}
+	if (!json_is_object(about)) {
+		return error_set(err, ERROR_CORRUPT, "hint has the wrong type");
+	}
+	if ((status = json_get_str(about, "owner", &owner, err)) < 0 ||
+		(status = json_get_str(about, "key", &key, err)) < 0 ||
+		(status = json_get_int(about, "ttl_ms", 1, INT64_MAX, &hint->ttl_ms, err)) < 0) {
+		return status;
+	}
+	if (*owner == '\0' || strlen(owner) >= sizeof(hint->owner) || !hint_key_is_valid(key) ||
+		hint->ttl_ms == 0) {
+		return error_set(err, ERROR_CORRUPT, "no valid owner, key or ttl_ms of its hint");
+	}
+	memcpy(hint->owner, owner, strlen(owner) + 1);
+	memcpy(hint->key, key, strlen(key) + 1);
+	return 0;
+}
+
 static int read_claim(const json_t *json, struct entry_record *record, struct error *err)
 {
 	json_t *env = json_object_get(json, "env");
@@ -222,6 +262,7 @@ int entry_record_parse(
 	}
 	if ((status = read_names(json, &record, err)) < 0 ||
 		(status = read_numbers(json, &record, err)) < 0 ||
+		(status = read_hint(json, &record.hint, err)) < 0 ||
 		(status = read_claim(json, &record, err)) < 0) {
 		entry_record_done(&record);
 		err->kind = ERROR_CORRUPT;

@@ -10,6 +10,7 @@
 #include "base/buffer.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "pool/hints/caller.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -32,6 +33,13 @@ bool entry_state_from_name(const char *name, enum entry_state *ret_state);
 /* The table of allowed transitions. */
 bool entry_state_may_follow(enum entry_state from, enum entry_state to);
 
+/* A hint on a sandbox that is nobody's yet; last_active_ms is when it was last renewed. */
+struct hint_record {
+	char owner[CALLER_SIZE];
+	char key[HINT_KEY_SIZE]; /* empty: no hint */
+	int64_t ttl_ms;
+};
+
 /* The part of a sandbox that outlives hobd. Times are real, ms; 0 is "not yet" or "never". */
 struct entry_record {
 	char id[ID_SIZE];
@@ -51,6 +59,7 @@ struct entry_record {
 	int64_t pause_ms; /* as the environment says: paused after this long idle */
 	int64_t paused_at_ms; /* PAUSED: since when; the idle clock starts anew there */
 	bool keep; /* RELEASING: what it has become is to be a snapshot */
+	struct hint_record hint; /* until CLAIMED */
 	char **env; /* of the claim; NULL: none */
 	json_t *metadata; /* of the claim; NULL: none */
 };

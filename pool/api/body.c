@@ -4,6 +4,7 @@
 
 #include "base/io.h"
 #include "base/memory.h"
+#include "pool/hints/caller.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -78,10 +79,84 @@ void claim_body_done(struct claim_body *body)
 	body->env = NULL;
 }
 
+int key_check(const char *key, struct error *err)
+{
+	if (hint_key_is_valid(key)) {
+		return 0;
+	}
+	error_set(err, ERROR_INVALID, "\"key\" must be 1 to %d of A-Z a-z 0-9 . _ : @ = + ~ -",
+		HINT_KEY_SIZE - 1);
+	return error_hint(err, "it is any name of yours for one person's next sandbox");
+}
+
+static int check_name(const char *member, const char *name, struct error *err)
+{
+	return name == NULL || name_is_valid(name)
+		       ? 0
+		       : error_set(
+				 err, ERROR_INVALID, "\"%s\" is not a name: \"%s\"", member, name);
+}
+
+int warm_body_parse(const json_t *json, struct warm_body *ret_body, struct error *err)
+{
+	static const char *const keys[] = {"environment", "snapshot", "key", "ttl_s", NULL};
+	struct warm_body body = {0};
+	int status;
+
+	if ((status = json_check_keys(json, keys, err)) < 0 ||
+		(status = json_get_str(json, "environment", &body.environment, err)) < 0 ||
+		(status = json_get_str(json, "snapshot", &body.snapshot, err)) < 0 ||
+		(status = json_get_str(json, "key", &body.key, err)) < 0 ||
+		(status = json_get_int(json, "ttl_s", 1, SECONDS_MAX, &body.ttl_s, err)) < 0 ||
+		(status = check_name("environment", body.environment, err)) < 0 ||
+		(status = check_name("snapshot", body.snapshot, err)) < 0) {
+		return status;
+	}
+	if ((body.environment != NULL) == (body.snapshot != NULL)) {
+		return error_set(err, ERROR_INVALID, "give either \"environment\" or \"snapshot\"");
+	}
+	if ((status = key_check(body.key != NULL ? body.key : "", err)) < 0) {
+		return status;
+	}
+	*ret_body = body;
+	return 0;
+}
+
+/* What a claim asks of the age of what it gets. */
+static int read_terms(const json_t *json, struct claim_body *body, struct error *err)
+{
+	const char *commit;
+	int status;
+
+	if ((status = json_get_str(json, "key", &body->key, err)) < 0 ||
+		(status = json_get_int(json, "max_age_s", 0, SECONDS_MAX, &body->max_age_s, err)) <
+			0 ||
+		(status = json_get_str(json, "min_commit", &body->min_commit, err)) < 0) {
+		return status;
+	}
+	if (body->key != NULL && (status = key_check(body->key, err)) < 0) {
+		return status;
+	}
+	commit = body->min_commit;
+	if (commit != NULL &&
+		(strlen(commit) < COMMIT_DIGITS_MIN || strlen(commit) >= COMMIT_TEXT_SIZE ||
+			strspn(commit, "0123456789abcdefABCDEF") != strlen(commit))) {
+		return error_set(err, ERROR_INVALID,
+			"\"min_commit\" must be %d to %d hex digits of a commit", COMMIT_DIGITS_MIN,
+			COMMIT_TEXT_SIZE - 1);
+	}
+	if (body->environment == NULL && (commit != NULL || body->max_age_s >= 0)) {
+		return error_set(err, ERROR_INVALID,
+			"\"max_age_s\" and \"min_commit\" go with \"environment\" only: an image "
+			"or snapshot is as old as it is");
+	}
+	return 0;
+}
+
 static int read_claim(const json_t *json, struct claim_body *body, struct error *err)
 {
-	static const char *const keys[] = {
-		"environment", "image", "snapshot", "env", "timeout_s", "idle_s", "metadata", NULL};
+	static const char *const keys[] = {"environment", "image", "snapshot", "env", "timeout_s",
+		"idle_s", "metadata", "key", "max_age_s", "min_commit", NULL};
 	int status;
 
 	if ((status = json_check_keys(json, keys, err)) < 0 ||
@@ -91,7 +166,8 @@ static int read_claim(const json_t *json, struct claim_body *body, struct error 
 		(status = json_get_int(json, "timeout_s", 0, SECONDS_MAX, &body->timeout_s, err)) <
 			0 ||
 		(status = json_get_int(json, "idle_s", 0, SECONDS_MAX, &body->idle_s, err)) < 0 ||
-		(status = read_metadata(json, &body->metadata, err)) < 0) {
+		(status = read_metadata(json, &body->metadata, err)) < 0 ||
+		(status = read_terms(json, body, err)) < 0) {
 		return status;
 	}
 	if ((body->environment != NULL) + (body->image != NULL) + (body->snapshot != NULL) != 1) {
@@ -117,7 +193,7 @@ static int read_claim(const json_t *json, struct claim_body *body, struct error 
 
 int claim_body_parse(const json_t *json, struct claim_body *ret_body, struct error *err)
 {
-	struct claim_body body = {.idle_s = -1};
+	struct claim_body body = {.idle_s = -1, .max_age_s = -1};
 	int status = read_claim(json, &body, err);
 
 	if (status < 0) {

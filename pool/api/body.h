@@ -19,6 +19,7 @@
 #define ARGUMENTS_MAX 4096
 #define SECONDS_MAX INT64_C(315360000) /* ten years */
 #define TERMINAL_SIDE_MAX 4096
+#define COMMIT_DIGITS_MIN 7 /* fewer name too many commits */
 
 struct claim_body {
 	const char *environment; /* exactly one of the three */
@@ -28,10 +29,23 @@ struct claim_body {
 	json_t *metadata; /* borrowed; NULL: none */
 	int64_t timeout_s; /* 0: none */
 	int64_t idle_s; /* -1: not said */
+	const char *key; /* of a hint; NULL: none */
+	int64_t max_age_s; /* -1: any */
+	const char *min_commit; /* 7 to 64 hex digits; NULL: any */
 };
 
 MUSTCHECK int claim_body_parse(const json_t *json, struct claim_body *ret_body, struct error *err);
 void claim_body_done(struct claim_body *body);
+
+struct warm_body {
+	const char *environment; /* exactly one of the two */
+	const char *snapshot;
+	const char *key;
+	int64_t ttl_s; /* 0: not said */
+};
+MUSTCHECK int warm_body_parse(const json_t *json, struct warm_body *ret_body, struct error *err);
+/* A hint's key, of a body or a path. ERROR_INVALID. */
+MUSTCHECK int key_check(const char *key, struct error *err);
 
 struct exec_body {
 	char **argv;

@@ -117,7 +117,8 @@ static void on_child(void *context, const struct claim_result *result, const str
 
 static void claim_child(struct fork *fork, struct fork_child *child)
 {
-	struct claim_spec spec = {.snapshot = fork->snapshot,
+	struct claim_spec spec = {.choice = {.snapshot = fork->snapshot},
+		.terms = TERMS_ANY,
 		.env = strv_copy(fork->env),
 		.metadata = json_incref(fork->metadata),
 		.idle_ms = -1};

@@ -42,7 +42,8 @@ static int64_t behind_s(const struct entry *entry)
 	const struct pool_image *head = entry->pool->head;
 	int64_t ms;
 
-	if (head == NULL || head == entry->image || entry->image == NULL) {
+	if (head == NULL || head == entry->image || entry->image == NULL ||
+		streq(entry_commit(entry), head->commit)) {
 		return 0;
 	}
 	ms = head->created_ms - entry->image->created_ms;
@@ -67,9 +68,10 @@ json_t *claim_to_json(const struct claim_result *result)
 	json_t *json = entry_to_json(result->entry);
 
 	json_object_set_new(json, "source",
-		json_string(result->restored ? "restored"
-			    : cold           ? "cold"
-					     : "warm"));
+		json_string(result->hinted     ? "hinted"
+			    : result->restored ? "restored"
+			    : cold             ? "cold"
+					       : "warm"));
 	json_object_set_new(
 		json, "reason", cold ? json_string(cold_reason_name(result->reason)) : json_null());
 	json_object_set_new(json, "took_us", json_integer((json_int_t)result->took_us));
@@ -84,15 +86,26 @@ static void on_claimer_gone(void *work)
 
 static void start_claim(struct http_request *request, struct claim_body *body)
 {
-	struct claim_spec spec = {.environment = body->environment,
-		.image = body->image,
-		.snapshot = body->snapshot,
+	struct caller caller;
+	struct claim_spec spec = {.choice = {.environment = body->environment,
+					  .image = body->image,
+					  .snapshot = body->snapshot},
+		.terms = {.max_age_ms = body->max_age_s < 0 ? -1 : body->max_age_s * 1000,
+			.min_commit = body->min_commit},
+		.caller = &caller,
+		.key = body->key,
 		.env = steal_ptr(body->env),
 		.metadata = json_incref(body->metadata),
 		.timeout_ms = body->timeout_s * 1000,
 		.idle_ms = body->idle_s < 0 ? -1 : body->idle_s * 1000};
-	struct claim *claim = claim_start(request->manager, &spec, on_claimed, request);
+	struct error err = ERROR_INIT;
+	struct claim *claim = NULL;
 
+	if (body->key != NULL && http_caller(request, &caller, &err) < 0) {
+		http_reply_error(request, &err);
+	} else {
+		claim = claim_start(request->manager, &spec, on_claimed, request);
+	}
 	if (claim != NULL) {
 		http_request_work(request, claim, on_claimer_gone);
 	}

@@ -22,6 +22,11 @@ void handle_sandbox_timeout(struct http_request *request);
 void handle_sandbox_pause(struct http_request *request);
 void handle_sandbox_resume(struct http_request *request);
 
+/* handle_warm.c */
+void handle_warm(struct http_request *request);
+void handle_warm_list(struct http_request *request);
+void handle_warm_cancel(struct http_request *request);
+
 /* handle_snapshots.c */
 void handle_snapshot_take(struct http_request *request);
 void handle_snapshot_list(struct http_request *request);

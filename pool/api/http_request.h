@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct caller;
 struct entry;
 struct http_server;
 struct http_stream;
@@ -56,6 +57,9 @@ void http_request_work(struct http_request *request, void *work, void (*cancel)(
 void http_request_work_done(struct http_request *request);
 void http_request_wake(struct http_request *request);
 
+/* Who asks. ERROR_DENIED when there is no telling. */
+MUSTCHECK int http_caller(
+	struct http_request *request, struct caller *ret_caller, struct error *err);
 /* NULL: not given. */
 const char *http_query(struct http_request *request, const char *name);
 const char *http_header(struct http_request *request, const char *name);

@@ -5,6 +5,9 @@
 const struct route http_routes[] = {
 	{"GET", "/healthz", handle_health, false},
 	{"GET", "/v1/info", handle_info, false},
+	{"POST", "/v1/warm", handle_warm, false},
+	{"GET", "/v1/warm", handle_warm_list, false},
+	{"DELETE", "/v1/warm/*", handle_warm_cancel, false},
 	{"POST", "/v1/sandboxes", handle_sandbox_create, false},
 	{"GET", "/v1/sandboxes", handle_sandbox_list, false},
 	{"GET", "/v1/sandboxes/*", handle_sandbox_get, false},

@@ -39,12 +39,15 @@ static json_t *failing_to_json(const struct pool *pool)
 json_t *pool_to_json(const struct pool *pool)
 {
 	int64_t fresh = 0, stale = 0;
+	json_t *json;
 
 	for (const struct entry *entry = pool->entries[ENTRY_READY].first; entry != NULL;
 		entry = entry->next) {
-		*(entry->image == pool->head ? &fresh : &stale) += 1;
+		if (entry->hint == NULL) {
+			*(entry->image == pool->head ? &fresh : &stale) += 1;
+		}
 	}
-	return json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:o}",
+	json = json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:o}",
 		"environment", pool->name, "image",
 		json_numbered("img-", pool->head != NULL ? pool->head->id : 0), "commit",
 		pool->head != NULL ? pool->head->commit : "", "target",
@@ -53,13 +56,21 @@ json_t *pool_to_json(const struct pool *pool)
 		(json_int_t)(pool->conf != NULL ? pool->conf->pool_max : 0), "ready",
 		(json_int_t)fresh, "warming",
 		(json_int_t)(pool->entries[ENTRY_CREATING].count +
-			     pool->entries[ENTRY_WARMING].count),
+			     pool->entries[ENTRY_WARMING].count - pool->creating_hinted),
 		"claimed",
 		(json_int_t)(pool->entries[ENTRY_CLAIMED].count +
 			     pool->entries[ENTRY_PAUSED].count),
 		"stale", (json_int_t)stale, "hits", (json_int_t)pool->hits, "misses",
 		misses_to_json(pool), "died", (json_int_t)pool->died, "failing",
 		failing_to_json(pool));
+	/* Reserved by hints, ready or on their way: in none of the counts before. */
+	json_object_set_new(json, "hinted",
+		json_integer((json_int_t)(pool->ready_hinted + pool->creating_hinted)));
+	json_object_set_new(json, "hint_claims", json_integer((json_int_t)pool->hinted));
+	json_object_set_new(
+		json, "hint_claims_waited", json_integer((json_int_t)pool->hinted_waited));
+	json_object_set_new(json, "hints_ended", json_integer((json_int_t)pool->hints_ended));
+	return json;
 }
 
 /* ---- environments ---- */

@@ -37,6 +37,8 @@ static void test_defaults(void **state)
 	assert_int_equal(config->id_slots, 2048);
 	assert_int_equal(config->launchers, 0);
 	assert_int_equal(config->max_builds, 2);
+	assert_int_equal(config->hints_per_caller, 2);
+	assert_int_equal(config->hint_ttl_max_ms, 10 * 60 * 1000);
 	assert_int_equal(config->build_every_ms, 30 * 60 * 1000);
 	assert_int_equal(config->body_bytes_max, 1 << 20);
 	assert_string_equal(config->log_level, "info");

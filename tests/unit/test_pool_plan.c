@@ -44,6 +44,23 @@ static void test_limits(void **state)
 	assert_int_equal(pool_plan_make(&view).create, 0);
 }
 
+/* What hints reserve is nobody's but theirs: the pool is filled beside them, within the limits. */
+static void test_hinted(void **state)
+{
+	struct pool_view view = view_of(3, 10);
+
+	(void)state;
+	view.ready_head = 3;
+	view.hinted = 2;
+	assert_int_equal(pool_plan_make(&view).create, 0);
+	assert_int_equal(pool_plan_make(&view).retire_ready, 0);
+	view.ready_head = 1;
+	assert_int_equal(pool_plan_make(&view).create, 2);
+	view.claimed = 6;
+	assert_int_equal(pool_plan_make(&view).create, 1);
+	assert_true(pool_plan_make(&view).capped);
+}
+
 static void test_waits(void **state)
 {
 	struct pool_view view = view_of(5, 10);
@@ -137,6 +154,7 @@ int main(void)
 		cmocka_unit_test(test_fills),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_waits),
+		cmocka_unit_test(test_hinted),
 		cmocka_unit_test(test_shrinks),
 		cmocka_unit_test(test_replaces),
 		cmocka_unit_test(test_backoff),

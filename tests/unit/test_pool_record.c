@@ -115,6 +115,39 @@ static void test_after_torn(void **state)
 	buffer_done(&text);
 }
 
+static void test_hint(void **state)
+{
+	struct entry_record record = sample(), back;
+	struct error err = ERROR_INIT;
+	struct buffer line;
+
+	(void)state;
+	buffer_init(&line, 0);
+	assert_true(entry_record_format(&record, &line));
+	assert_int_equal(entry_record_last(line.data, line.length, &back, &err), 0);
+	assert_string_equal(back.hint.key, "");
+	entry_record_done(&back);
+	record.state = ENTRY_READY;
+	record.hint = (struct hint_record){.owner = "uid:1000", .key = "ada@C1", .ttl_ms = 60000};
+	assert_true(entry_record_format(&record, &line));
+	assert_int_equal(entry_record_last(line.data, line.length, &back, &err), 0);
+	assert_string_equal(back.hint.owner, "uid:1000");
+	assert_string_equal(back.hint.key, "ada@C1");
+	assert_int_equal(back.hint.ttl_ms, 60000);
+	entry_record_done(&back);
+	/* A key that no caller could have given, or half a hint, is not believed. */
+	record.hint.key[3] = '/';
+	line.length = 0;
+	assert_true(entry_record_format(&record, &line));
+	assert_int_equal(entry_record_last(line.data, line.length, &back, &err), -ERROR_CORRUPT);
+	record.hint = (struct hint_record){.key = "ada", .ttl_ms = 60000};
+	line.length = 0;
+	assert_true(entry_record_format(&record, &line));
+	assert_int_equal(entry_record_last(line.data, line.length, &back, &err), -ERROR_CORRUPT);
+	entry_record_done(&record);
+	buffer_done(&line);
+}
+
 static void test_refused(void **state)
 {
 	static const char *const lines[] = {
@@ -252,6 +285,7 @@ int main(void)
 		cmocka_unit_test(test_torn),
 		cmocka_unit_test(test_after_torn),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_hint),
 		cmocka_unit_test(test_transitions),
 		cmocka_unit_test(test_deadlines),
 		cmocka_unit_test(test_pause_clocks),
