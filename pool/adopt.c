@@ -13,6 +13,7 @@
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
+#include "pool/meter.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
 
@@ -253,6 +254,7 @@ void entry_adopted(struct entry *entry, const uint32_t *execs, size_t count)
 	entry->record.last_active_ms = active_ms;
 	entry_keep_time(entry);
 	entry_freeze_again(entry);
+	meter_go_on(entry);
 	entry_arm(entry);
 	log_info("sandbox.adopted", "sandbox", entry->record.id, "environment", entry->pool->name,
 		"state", entry_state_name(state), "execs", count);

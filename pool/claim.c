@@ -53,6 +53,7 @@ static void bind(struct entry *entry, struct claim_spec *spec)
 	record->age_limit_ms =
 		conf != NULL && conf->max_age_ms > 0 ? record->claimed_ms + conf->max_age_ms : 0;
 	record->idle_ms = spec->idle_ms >= 0 ? spec->idle_ms : conf != NULL ? conf->idle_ms : 0;
+	record->meter = (struct entry_meter){.active_since_ms = record->claimed_ms};
 	record->pause_ms = conf != NULL ? conf->pause_ms : 0;
 	record->env = steal_ptr(spec->env);
 	record->metadata = steal_ptr(spec->metadata);

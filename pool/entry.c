@@ -11,6 +11,7 @@
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
+#include "pool/meter.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
 
@@ -44,6 +45,7 @@ struct entry *entry_new(struct pool *pool, struct pool_image *image)
 	entry->record.snapshot_id = image != NULL ? image->snapshot_id : 0;
 	memcpy(entry->record.environment, pool->name, sizeof(entry->record.environment));
 	entry->timer = loop_timer_new(pool->manager->loop, entry_on_timer, entry);
+	entry->meter_timer = loop_timer_new(pool->manager->loop, meter_on_timer, entry);
 	entry->freeze_timer = loop_timer_new(pool->manager->loop, entry_on_freeze_timer, entry);
 	return entry;
 }
@@ -57,6 +59,7 @@ void entry_free(struct entry *entry)
 	hint_forget(entry);
 	loop_timer_free(entry->timer);
 	loop_timer_free(entry->freeze_timer);
+	loop_timer_free(entry->meter_timer);
 	loop_source_free(entry->pidfd_source);
 	init_client_free(entry->client);
 	fd_done(&entry->pidfd);

@@ -10,6 +10,7 @@
 #include "pool/entry.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
+#include "pool/meter.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
 
@@ -83,11 +84,8 @@ void entry_thaw(struct entry *entry)
 
 void entry_thaw_soon(struct entry *entry)
 {
-	loop_timer_stop(entry->freeze_timer);
-	if (entry->frozen) {
-		/* After what is due at 0, the answers of the API above all. */
-		loop_timer_at(entry->freeze_timer, clock_mono_ms());
-	}
+	/* After what is due at 0, the answers of the API above all. */
+	loop_timer_at(entry->freeze_timer, clock_mono_ms());
 }
 
 /* ---- claimed ones ---- */
@@ -155,10 +153,12 @@ static int fall_asleep(struct entry *entry, int64_t since_ms, const char *reason
 {
 	int status;
 
+	meter_pause(entry);
 	entry->record.paused_at_ms = since_ms > 0 ? since_ms : clock_real_ms();
 	status = entry_set_state(entry, ENTRY_PAUSED, err);
 	if (status < 0) {
 		entry->record.paused_at_ms = 0;
+		meter_resume(entry);
 		return status;
 	}
 	(void)fault_point("pause.recorded");
@@ -199,9 +199,11 @@ static int get_up(struct entry *entry, struct error *err)
 	int status;
 
 	entry->record.paused_at_ms = 0;
+	meter_resume(entry);
 	status = entry_set_state(entry, ENTRY_CLAIMED, err);
 	if (status < 0) {
 		entry->record.paused_at_ms = since_ms;
+		meter_pause(entry);
 		return error_wrap(err, "resume");
 	}
 	(void)fault_point("resume.recorded");
@@ -242,6 +244,7 @@ int entry_wake(struct entry *entry, bool only_looks, struct error *err)
 		}
 	} else if (entry->frozen) {
 		entry_thaw(entry);
+		meter_begin(entry);
 	}
 	return status == 0 ? entry_check_usable(entry, err) : status;
 }
@@ -293,6 +296,7 @@ void entry_on_freeze_timer(void *context)
 		entry_freeze(entry);
 	} else if (entry->record.state == ENTRY_CLAIMED) {
 		entry_thaw(entry);
+		meter_begin(entry);
 	} else if (entry->record.state == ENTRY_PAUSED) {
 		look_again(entry);
 	}

@@ -17,9 +17,11 @@
 #include "pool/hints/hint.h"
 #include "pool/image.h"
 #include "pool/manager.h"
+#include "pool/meter.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
 #include "pool/snapshot.h"
+#include "pool/usage.h"
 
 #include <stdio.h>
 
@@ -34,11 +36,29 @@ static void start_destroy(struct entry *entry);
 
 /* ---- the end ---- */
 
+/* Before its record goes: killed in between, the next hobd finds that it is written already. */
+static void account(struct entry *entry)
+{
+	struct meter_sums sums = meter_read(entry, NULL);
+	struct error err = ERROR_INIT;
+
+	if (entry->record.claimed_ms == 0) {
+		return;
+	}
+	log_info("sandbox.used", "sandbox", entry->record.id, "environment", entry->pool->name,
+		"active_ms", sums.active_ms, "paused_ms", sums.paused_ms, "cpu_us", sums.cpu_us,
+		"memory_kib_s", sums.memory_kib_s);
+	if (usage_add(entry->manager->usage, entry, &err) < 0) {
+		log_failure("sandbox.usage_lost", &err, "sandbox", entry->record.id);
+	}
+}
+
 static void entry_gone(struct entry *entry)
 {
 	struct manager *manager = entry->manager;
 	bool adopted = entry->adopt_as != ENTRY_GONE;
 
+	account(entry);
 	entry_move(entry, ENTRY_GONE);
 	entry_files_remove(entry);
 	slot_give_back(manager->slots, entry->record.slot);
@@ -140,6 +160,7 @@ void entry_release(struct entry *entry, const char *reason)
 	loop_timer_stop(entry->timer);
 	loop_timer_stop(entry->freeze_timer);
 	entry->record.keep = is_kept(entry);
+	meter_end(entry);
 	if (entry_set_state(entry, ENTRY_RELEASING, &err) < 0) {
 		/* It goes all the same: a restarted hobd would find it dead and finish this. */
 		log_failure("sandbox.record_failed", &err, "sandbox", entry->record.id);

@@ -14,6 +14,7 @@
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
 #include "pool/snapshot.h"
+#include "pool/usage.h"
 
 #include <fcntl.h>
 #include <sys/random.h>
@@ -230,7 +231,8 @@ static int open_parts(struct manager *manager, struct error *err)
 	/* One hold of our own, given up by the first turn of the loop: start is never reported from
 	 * inside manager_open. */
 	manager->pending = 1;
-	if ((status = adopt_all(manager, err)) < 0 ||
+	if ((status = usage_open(store_fd(manager->store), &manager->usage, err)) < 0 ||
+		(status = adopt_all(manager, err)) < 0 ||
 		(status = environments_open(manager, err)) < 0) {
 		return status;
 	}
@@ -337,6 +339,7 @@ void manager_close(struct manager *manager)
 	loop_timer_free(manager->retry_timer);
 	slot_set_free(manager->slots);
 	free(manager->hint_leftovers);
+	usage_close(manager->usage);
 	fd_done(&manager->sandboxes_fd);
 	free(manager);
 }

@@ -29,6 +29,7 @@ struct launcher;
 struct claim;
 struct hint_owner;
 struct snapshot_job;
+struct usage_log;
 
 #define LEASE_HOLDER "hobd"
 #define ENTRY_BUCKETS 1024
@@ -85,6 +86,7 @@ struct manager {
 	struct store *store;
 	struct slot_set *slots;
 	int sandboxes_fd; /* <run>/sandboxes */
+	struct usage_log *usage;
 	int snapshots_program; /* hob-snapshots, opened */
 	int64_t started_ms;
 	struct pool *pools;

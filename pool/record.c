@@ -81,6 +81,55 @@ static json_t *json_from_strv(char *const *list)
 	return array;
 }
 
+struct meter_row {
+	const char *key;
+	size_t offset;
+};
+
+static const struct meter_row meter_rows[] = {
+	{"active_ms", offsetof(struct entry_meter, active_ms)},
+	{"active_since_ms", offsetof(struct entry_meter, active_since_ms)},
+	{"cpu_base_us", offsetof(struct entry_meter, cpu_base_us)},
+	{"cpu_us", offsetof(struct entry_meter, cpu_us)},
+	{"memory_kib_s", offsetof(struct entry_meter, memory_kib_s)},
+	{"memory_kib", offsetof(struct entry_meter, memory_kib)},
+	{"sampled_ms", offsetof(struct entry_meter, sampled_ms)},
+	{"ended_ms", offsetof(struct entry_meter, ended_ms)},
+};
+
+static int64_t *meter_member(const struct entry_meter *meter, const struct meter_row *row)
+{
+	return (int64_t *)(uintptr_t)((uintptr_t)meter + row->offset);
+}
+
+static json_t *meter_format(const struct entry_meter *meter)
+{
+	json_t *json = json_object();
+
+	for (size_t i = 0; i < ARRAY_SIZE(meter_rows); i++) {
+		int64_t value = *meter_member(meter, &meter_rows[i]);
+
+		if (value != 0) {
+			json_object_set_new(json, meter_rows[i].key, json_integer(value));
+		}
+	}
+	return json;
+}
+
+/* A record of before there were meters has none. */
+static int meter_parse(const json_t *json, struct entry_meter *meter, struct error *err)
+{
+	for (size_t i = 0; json != NULL && i < ARRAY_SIZE(meter_rows); i++) {
+		int status = json_get_int(json, meter_rows[i].key, 0, INT64_MAX,
+			meter_member(meter, &meter_rows[i]), err);
+
+		if (status < 0) {
+			return status;
+		}
+	}
+	return 0;
+}
+
 bool entry_record_format(const struct entry_record *record, struct buffer *line)
 {
 	CLEANUP(json_decref_p)
@@ -100,6 +149,9 @@ bool entry_record_format(const struct entry_record *record, struct buffer *line)
 	if (record->snapshot_id != 0) {
 		json_object_set_new(
 			json, "snapshot", json_integer((json_int_t)record->snapshot_id));
+	}
+	if (record->claimed_ms != 0) {
+		json_object_set_new(json, "meter", meter_format(&record->meter));
 	}
 	if (record->pause_ms != 0) {
 		json_object_set_new(json, "pause_ms", json_integer((json_int_t)record->pause_ms));
@@ -263,6 +315,7 @@ int entry_record_parse(
 	if ((status = read_names(json, &record, err)) < 0 ||
 		(status = read_numbers(json, &record, err)) < 0 ||
 		(status = read_hint(json, &record.hint, err)) < 0 ||
+		(status = meter_parse(json_object_get(json, "meter"), &record.meter, err)) < 0 ||
 		(status = read_claim(json, &record, err)) < 0) {
 		entry_record_done(&record);
 		err->kind = ERROR_CORRUPT;

@@ -40,6 +40,18 @@ struct hint_record {
 	int64_t ttl_ms;
 };
 
+/* See meter.h. Times are real, ms; 0: not yet. */
+struct entry_meter {
+	int64_t active_ms; /* of the stretches that have ended */
+	int64_t active_since_ms; /* of this one; 0: it is paused */
+	int64_t cpu_base_us; /* of before the claim */
+	int64_t cpu_us; /* since then */
+	int64_t memory_kib_s; /* up to sampled_ms */
+	int64_t memory_kib; /* then */
+	int64_t sampled_ms;
+	int64_t ended_ms;
+};
+
 /* The part of a sandbox that outlives hobd. Times are real, ms; 0 is "not yet" or "never". */
 struct entry_record {
 	char id[ID_SIZE];
@@ -58,6 +70,7 @@ struct entry_record {
 	int64_t last_active_ms;
 	int64_t pause_ms; /* as the environment says: paused after this long idle */
 	int64_t paused_at_ms; /* PAUSED: since when; the idle clock starts anew there */
+	struct entry_meter meter;
 	bool keep; /* RELEASING: what it has become is to be a snapshot */
 	struct hint_record hint; /* until CLAIMED */
 	char **env; /* of the claim; NULL: none */

@@ -11,6 +11,7 @@
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
+#include "pool/meter.h"
 #include "pool/sandbox/sandbox.h"
 #include "gen/version.h"
 
@@ -160,6 +161,15 @@ void handle_sandbox_list(struct http_request *request)
 	http_reply_json(request, MHD_HTTP_OK, json_pack("{s:o}", "sandboxes", list));
 }
 
+static json_t *metered(const struct entry *entry, const struct sandbox_usage *usage)
+{
+	struct meter_sums sums = meter_read(entry, usage->populated ? usage : NULL);
+
+	return json_pack("{s:I, s:I, s:I, s:I}", "active_ms", (json_int_t)sums.active_ms,
+		"paused_ms", (json_int_t)sums.paused_ms, "cpu_us", (json_int_t)sums.cpu_us,
+		"memory_kib_s", (json_int_t)sums.memory_kib_s);
+}
+
 void handle_sandbox_get(struct http_request *request)
 {
 	struct entry *entry = http_entry(request);
@@ -176,6 +186,8 @@ void handle_sandbox_get(struct http_request *request)
 	json_object_set_new(json, "usage",
 		json_pack("{s:I, s:I, s:I}", "memory_bytes", (json_int_t)usage.memory_bytes,
 			"cpu_us", (json_int_t)usage.cpu_us, "pids", (json_int_t)usage.pids));
+	json_object_set_new(json, "metered",
+		entry->record.claimed_ms > 0 ? metered(entry, &usage) : json_null());
 	json_object_set_new(json, "execs", runs_to_json(entry));
 	http_reply_json(request, MHD_HTTP_OK, json);
 }

@@ -27,6 +27,9 @@ void handle_warm(struct http_request *request);
 void handle_warm_list(struct http_request *request);
 void handle_warm_cancel(struct http_request *request);
 
+/* handle_usage.c */
+void handle_usage(struct http_request *request);
+
 /* handle_snapshots.c */
 void handle_snapshot_take(struct http_request *request);
 void handle_snapshot_list(struct http_request *request);

@@ -25,6 +25,7 @@ const struct route http_routes[] = {
 	{"GET", "/v1/sandboxes/*/files/**", handle_file_get, false},
 	{"PUT", "/v1/sandboxes/*/files/**", handle_file_put, true},
 	{"DELETE", "/v1/sandboxes/*/files/**", handle_file_delete, false},
+	{"GET", "/v1/usage", handle_usage, false},
 	{"GET", "/v1/pool", handle_pool, false},
 	{"GET", "/v1/environments", handle_environment_list, false},
 	{"GET", "/v1/environments/*", handle_environment_get, false},

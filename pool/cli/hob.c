@@ -14,6 +14,7 @@ static const struct verb *const verbs[] = {
 	&verb_pause,
 	&verb_resume,
 	&verb_rm,
+	&verb_usage,
 	&verb_snapshot,
 	&verb_restore,
 	&verb_fork,

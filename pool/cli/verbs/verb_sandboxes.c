@@ -137,6 +137,21 @@ static void print_usage(const json_t *usage)
 	human_print_field("Usage", line);
 }
 
+static void print_metered(const json_t *metered)
+{
+	CLEANUP(free_p) char *line = NULL;
+	char active[HUMAN_SIZE], paused[HUMAN_SIZE], cpu[HUMAN_SIZE];
+	double gib_s = (double)json_integer_value(json_object_get(metered, "memory_kib_s")) /
+		       (1024.0 * 1024.0);
+
+	human_span(active, json_integer_value(json_object_get(metered, "active_ms")) * 1000);
+	human_span(paused, json_integer_value(json_object_get(metered, "paused_ms")) * 1000);
+	human_span(cpu, json_integer_value(json_object_get(metered, "cpu_us")));
+	line = xasprintf("%s active, %s paused, %s of CPU time, %.1f GiB*s of memory", active,
+		paused, cpu, gib_s);
+	human_print_field("Since claim", line);
+}
+
 static void print_sandbox(const json_t *sandbox)
 {
 	static const char *const members[][2] = {{"Id", "id"}, {"Environment", "environment"},
@@ -166,6 +181,9 @@ static void print_sandbox(const json_t *sandbox)
 	}
 	if (json_is_object(json_object_get(sandbox, "usage"))) {
 		print_usage(json_object_get(sandbox, "usage"));
+	}
+	if (json_is_object(json_object_get(sandbox, "metered"))) {
+		print_metered(json_object_get(sandbox, "metered"));
 	}
 	human_print_field("Commands", execs);
 }
