@@ -34,7 +34,8 @@ static const char usage[] =
 	"\n"
 	"  --due            those whose time has come (for cron or a timer)\n"
 	"  --all            every environment\n"
-	"  --force          build although nothing changed\n"
+	"  --force          build although nothing changed, and run every step\n"
+	"  --no-cache       build all from nothing: no layer is reused\n"
 	"  --scheduled      nobody asked: do not try at once again what has failed (as --due "
 	"does)\n"
 	"  --config FILE    instead of " CONFIG_DEFAULT_PATH "\n"
@@ -49,7 +50,8 @@ static const char usage[] =
 
 struct options {
 	const char *config;
-	bool due, all, force, scheduled, json, shown; /* shown: --help or --version was answered */
+	struct job_options job;
+	bool due, all, json, shown; /* shown: --help or --version was answered */
 	char **names; /* NULL-terminated, of argv */
 };
 
@@ -60,6 +62,7 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 		OPTION_ALL,
 		OPTION_FORCE,
 		OPTION_SCHEDULED,
+		OPTION_NO_CACHE,
 		OPTION_CONFIG,
 		OPTION_JSON,
 		OPTION_VERSION
@@ -69,6 +72,7 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 		{"all", no_argument, NULL, OPTION_ALL},
 		{"force", no_argument, NULL, OPTION_FORCE},
 		{"scheduled", no_argument, NULL, OPTION_SCHEDULED},
+		{"no-cache", no_argument, NULL, OPTION_NO_CACHE},
 		{"config", required_argument, NULL, OPTION_CONFIG},
 		{"json", no_argument, NULL, OPTION_JSON},
 		{"help", no_argument, NULL, 'h'},
@@ -87,10 +91,13 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 			options->all = true;
 			break;
 		case OPTION_FORCE:
-			options->force = true;
+			options->job.force = true;
+			break;
+		case OPTION_NO_CACHE:
+			options->job.force = options->job.no_cache = true;
 			break;
 		case OPTION_SCHEDULED:
-			options->scheduled = true;
+			options->job.scheduled = true;
 			break;
 		case OPTION_CONFIG:
 			options->config = optarg;
@@ -306,8 +313,7 @@ static bool is_due(struct program *program, const struct environment *environmen
 
 static int build_all(struct program *program)
 {
-	const struct job_options options = {.force = program->options.force,
-		.scheduled = program->options.scheduled || program->options.due};
+	struct job_options options = program->options.job;
 
 	for (size_t i = 0; i < program->chosen_count; i++) {
 		struct error err = ERROR_INIT;

@@ -49,8 +49,8 @@ static int make_fingerprint(struct job *job, struct error *err)
 	digest_add_str(digest, job->environment->fingerprint);
 	digest_add_str(digest, job->base_key);
 	for (size_t i = 0; i < job->environment->source_count; i++) {
-		digest_add_str(digest, job->found[i].ref);
-		digest_add_str(digest, job->found[i].commit);
+		digest_add_str(digest, job->sources[i].found.ref);
+		digest_add_str(digest, job->sources[i].found.commit);
 	}
 	digest_end(digest, job->fingerprint);
 	digest_free(digest);
@@ -59,8 +59,7 @@ static int make_fingerprint(struct job *job, struct error *err)
 
 static int compare_with_head(struct job *job, struct error *err)
 {
-	struct image head = {0};
-	int status = image_head(job->machine->store, job->environment->name, &head, err);
+	int status = image_head(job->machine->store, job->environment->name, &job->head, err);
 
 	if (status == -ERROR_NOT_FOUND) {
 		return 0;
@@ -68,11 +67,11 @@ static int compare_with_head(struct job *job, struct error *err)
 	if (status < 0) {
 		return status;
 	}
-	job->unchanged = streq(head.fingerprint, job->fingerprint) && !job->options.force;
+	job->has_head = true;
+	job->unchanged = streq(job->head.fingerprint, job->fingerprint) && !job->options.force;
 	if (job->unchanged) {
-		job->image_id = head.id;
+		job->image_id = job->head.id;
 	}
-	image_done(&head);
 	return 0;
 }
 
@@ -164,7 +163,7 @@ static bool is_superseded(void *context)
 	got = fd >= 0 ? read(fd, commit, sizeof(commit) - 1) : -1;
 	commit[got > 0 ? got : 0] = '\0';
 	for (size_t i = 0; i < job->environment->source_count; i++) {
-		if (streq(job->found[i].commit, commit)) {
+		if (streq(job->sources[i].found.commit, commit)) {
 			return false;
 		}
 	}
@@ -227,8 +226,9 @@ static char *make_manifest(const struct job *job)
 		json_t *source = json_object();
 
 		json_object_set_new(source, "url", json_string(url));
-		json_object_set_new(source, "ref", json_string(job->found[i].ref));
-		json_object_set_new(source, "commit", json_string(job->found[i].commit));
+		json_object_set_new(source, "ref", json_string(job->sources[i].found.ref));
+		json_object_set_new(source, "commit", json_string(job->sources[i].found.commit));
+		json_object_set_new(source, "checkout", json_string(job->sources[i].checkout));
 		json_object_set_new(source, "path", json_string(environment->sources[i].path));
 		json_array_append_new(sources, source);
 	}
@@ -370,7 +370,8 @@ static void job_done(struct job *job)
 	fd_done(&job->log_fd);
 	fd_done(&job->lock_fd);
 	build_done(&job->build);
-	free(job->found);
+	free(job->sources);
+	image_done(&job->head);
 	free(job->mirrors);
 	free(job->unchanged_why);
 	free(job);

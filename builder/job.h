@@ -16,7 +16,9 @@ struct local_files;
 struct machine;
 
 struct job_options {
-	bool force; /* build although nothing changed, or it was refused by a rollback */
+	bool force; /* build although nothing changed, or it was refused by a rollback; run every
+		       step */
+	bool no_cache; /* and reuse no layer; with force */
 	bool scheduled; /* nobody asked: what has failed is tried again only when its time comes */
 };
 

@@ -1,13 +1,14 @@
 /*
- * Sources of a build: fetched and resolved first, all of them, because the commits decide whether
- * there is anything to do; then one layer each, found again by commit and path.
+ * Sources of a build as layers: a full checkout, found again by commit and path, and over it at
+ * most one delta, always against that full checkout, so that an image's depth does not grow with
+ * the number of its builds. Which full checkout is meant is told by the image before; when the
+ * delta would be large, the next one is made.
  */
 #include "builder/job_private.h"
 
 #include "base/digest.h"
-#include "base/fault.h"
 #include "base/io.h"
-#include "builder/local.h"
+#include "base/json.h"
 #include "builder/report.h"
 #include "configs/environment.h"
 
@@ -15,172 +16,343 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#define STALL_MS 60000 /* a server that sends nothing for a minute has gone */
 /* A change of how a workspace is written makes new layers. */
 #define SOURCE_VERSION "1"
+#define DELTA_VERSION "1"
 
-/* As git.h wants it; *ret_path holds the text that it points to. */
-static struct git_source source_of(const struct job *job, size_t index, char **ret_path)
-{
-	const struct environment_source *from = &job->environment->sources[index];
-	const struct local_file *file;
-	int64_t limit = job->environment->build_timeout_ms;
-	struct git_source source = {.url = from->url,
-		.ref = from->ref,
-		.mirrors = job->mirrors,
-		.stall_ms = limit > 0 && limit < STALL_MS ? limit : STALL_MS};
-
-	*ret_path = git_url_path(from->url);
-	if (*ret_path != NULL) {
-		file = local_find(job->files, *ret_path);
-		source.local = file != NULL && file->mapped != NULL ? file->mapped : *ret_path;
-	}
-	return source;
-}
-
-static int fetch_one(struct job *job, size_t index, struct error *err)
-{
-	struct git_found *found = &job->found[index];
-	CLEANUP(free_p) char *path = NULL;
-	CLEANUP(free_p) char *url = git_url_public(job->environment->sources[index].url);
-	struct git_source source = source_of(job, index, &path);
-	int status;
-
-	report_stage(job->machine->report, "fetch", "%s", url);
-	status = git_fetch(job->machine, &source, found, err);
-	if (status < 0) {
-		return error_wrap(err, "source %s", url);
-	}
-	report_stage_end(job->machine->report, "%.12s%s%s%s", found->commit,
-		found->ref[0] != '\0' ? " " : "", found->ref, found->fetched ? "" : ", as before");
-	return 0;
-}
-
-int job_fetch(struct job *job, struct error *err)
-{
-	size_t count = job->environment->source_count;
-
-	job->found = xcalloc(count, sizeof(*job->found));
-	for (size_t i = 0; i < count; i++) {
-		if (fetch_one(job, i, err) < 0) {
-			return -(int)err->kind;
-		}
-	}
-	if (count > 0) {
-		snprintf(job->build.commit, sizeof(job->build.commit), "%s", job->found[0].commit);
-	}
-	return job_fault("build.fetched", err);
-}
-
-static void source_key(const struct job *job, size_t index, char *key)
+static void checkout_key(const struct job *job, size_t index, const char *commit, char *key)
 {
 	const struct environment_source *source = &job->environment->sources[index];
-	const struct git_found *found = &job->found[index];
+	const struct git_found *found = &job->sources[index].found;
 	CLEANUP(free_p)
 	char *text = xasprintf("source %s\n%s\n%s%s\n%s\n%s\nowner %u", SOURCE_VERSION, source->url,
-		found->ref, found->is_head ? " head" : "", found->commit, source->path,
+		found->ref, found->is_head ? " head" : "", commit, source->path,
 		(unsigned)geteuid());
 
 	digest_of(text, strlen(text), key);
 }
 
-static int check_out(struct job *job, size_t index, struct staging *staging,
-	struct git_checked_out *counts, struct error *err)
+static void delta_key(
+	const struct job *job, size_t index, const char *full, const char *commit, char *key)
 {
-	CLEANUP(free_p) char *path = NULL;
-	struct git_source source = source_of(job, index, &path);
-	CLEANUP(close_p) int tree = -1;
+	char below[SHA256_TEXT_SIZE], above[SHA256_TEXT_SIZE];
+	CLEANUP(free_p) char *text = NULL;
 
+	checkout_key(job, index, full, below);
+	checkout_key(job, index, commit, above);
+	text = xasprintf("delta %s\n%s\n%s", DELTA_VERSION, below, above);
+	digest_of(text, strlen(text), key);
+}
+
+/* ---- the image before ---- */
+
+/* The source's commit in the image before, and that of its full checkout. */
+static bool find_before(const struct job *job, size_t index, char *commit, char *checkout)
+{
+	const struct environment_source *source = &job->environment->sources[index];
+	struct error ignored = ERROR_INIT;
+	const json_t *entry;
+	json_t *manifest = NULL;
+	bool found = false;
+	size_t i;
+
+	if (!job->has_head || job->head.manifest == NULL ||
+		json_parse_object(
+			job->head.manifest, strlen(job->head.manifest), &manifest, &ignored) < 0) {
+		return false;
+	}
+	json_array_foreach (json_object_get(manifest, "sources"), i, entry) {
+		const char *path = json_string_value(json_object_get(entry, "path"));
+		const char *was = json_string_value(json_object_get(entry, "commit"));
+		const char *full = json_string_value(json_object_get(entry, "checkout"));
+
+		if (path != NULL && was != NULL && streq(path, source->path)) {
+			snprintf(commit, COMMIT_TEXT_SIZE, "%s", was);
+			snprintf(checkout, COMMIT_TEXT_SIZE, "%s", full != NULL ? full : was);
+			found = true;
+		}
+	}
+	json_decref(manifest);
+	return found;
+}
+
+/* A folder or file of a layer; -1 if it is not there. */
+static int open_in_layer(
+	const struct job *job, const struct layer *layer, const char *path, int flags)
+{
+	struct error ignored = ERROR_INIT;
+	CLEANUP(free_p)
+	char *below = xasprintf("layers/%lld/tree%s", (long long)layer->id, path);
+	int fd = io_open_beneath(store_fd(job->machine->store), below, flags, 0, &ignored);
+
+	return fd < 0 ? -1 : fd;
+}
+
+/* The index that the image before has, for the times of files that did not change; -1: none. */
+static int open_index_before(struct job *job, size_t index, const char *commit, const char *full)
+{
+	CLEANUP(free_p)
+	char *path = xasprintf("%s/.git/index", job->environment->sources[index].path);
+	struct error ignored = ERROR_INIT;
+	struct layer layer;
+	char key[SHA256_TEXT_SIZE];
+
+	if (streq(commit, full)) {
+		checkout_key(job, index, commit, key);
+	} else {
+		delta_key(job, index, full, commit, key);
+	}
+	if (layer_find(job->machine->store, key, &layer, &ignored) < 0) {
+		return -1;
+	}
+	return open_in_layer(job, &layer, path, O_RDONLY);
+}
+
+/* ---- making them ---- */
+
+static void report_counts(struct job *job, const struct git_checked_out *counts)
+{
+	if (counts->submodules > 0) {
+		report_line(job->machine->report, "%llu submodules are not fetched",
+			(unsigned long long)counts->submodules);
+	}
+	if (counts->lfs > 0) {
+		report_line(job->machine->report, "%llu large files (LFS) are left as pointers",
+			(unsigned long long)counts->lfs);
+	}
+}
+
+static int make_tree(struct staging *staging, struct error *err)
+{
 	if (mkdirat(staging_fd(staging), "tree", 0755) < 0) {
 		return error_sys(err, errno, "make the tree of a layer");
 	}
-	tree = io_open(staging_fd(staging), "tree", O_RDONLY | O_DIRECTORY, 0, err);
+	return io_open(staging_fd(staging), "tree", O_RDONLY | O_DIRECTORY, 0, err);
+}
+
+/* What one attempt to write a layer needs. */
+struct making {
+	struct job *job;
+	size_t index;
+	struct layer *layer;
+	int previous_fd; /* index of the image before */
+	const char *full; /* NULL: a full checkout; else a delta over that commit's */
+	int full_fd;
+	bool whole; /* result: it should be a full checkout */
+};
+
+static int write_source(struct making *making, struct staging *staging, struct error *err)
+{
+	struct job *job = making->job;
+	const struct git_found *found = &job->sources[making->index].found;
+	CLEANUP(free_p) char *path = NULL;
+	struct git_source source = job_git_source(job, making->index, &path);
+	CLEANUP(close_p) int tree = make_tree(staging, err);
+	struct git_place place = {.tree_fd = tree,
+		.path = job->environment->sources[making->index].path,
+		.previous_fd = making->previous_fd,
+		.after_s = job->has_head ? job->head.created_ms / 1000 : 0};
+	struct git_delta delta = {0};
+	int status;
+
 	if (tree < 0) {
 		return tree;
 	}
-	return git_checkout(job->machine, &source, &job->found[index], tree,
-		job->environment->sources[index].path, counts, err);
+	if (making->full == NULL) {
+		status = git_checkout(job->machine, &source, found, &place, &delta.counts, err);
+	} else {
+		status = git_write_delta(job->machine, &source, found, making->full,
+			making->full_fd, &place, &delta, err);
+	}
+	if (status == 0 && delta.whole) {
+		making->whole = true;
+		report_line(job->machine->report, "%s: a new full checkout", delta.why);
+	} else if (status == 0) {
+		report_counts(job, &delta.counts);
+	}
+	return status;
 }
 
-static int make_layer(struct job *job, size_t index, struct layer *layer, struct error *err)
+static int make_layer(struct making *making, struct error *err)
 {
+	struct store *store = making->job->machine->store;
 	CLEANUP(staging_free_p) struct staging *staging = NULL;
-	struct git_checked_out counts = {0};
-	int status = staging_new(job->machine->store, &staging, err);
+	int status = staging_new(store, &staging, err);
 
 	if (status == 0) {
-		status = check_out(job, index, staging, &counts, err);
+		status = write_source(making, staging, err);
 	}
-	if (status < 0) {
+	if (status < 0 || making->whole) {
 		return status;
-	}
-	if (counts.submodules > 0) {
-		report_line(job->machine->report, "%llu submodules are not fetched",
-			(unsigned long long)counts.submodules);
-	}
-	if (counts.lfs > 0) {
-		report_line(job->machine->report, "%llu large files (LFS) are left as pointers",
-			(unsigned long long)counts.lfs);
 	}
 	status = job_fault("build.checked_out", err);
 	if (status == 0) {
-		status = layer_seal(job->machine->store, staging, layer, err);
+		status = layer_seal(store, staging, making->layer, err);
 	}
-	return status < 0 ? status : layer_keep(job->machine->store, layer->id, err);
+	return status < 0 ? status : layer_keep(store, making->layer->id, err);
 }
 
 /* Once more with a fresh mirror when this one lacks something. */
-static int make_layer_healing(struct job *job, size_t index, struct layer *layer, struct error *err)
+static int make_layer_healing(struct making *making, struct error *err)
 {
-	CLEANUP(free_p) char *path = NULL;
-	struct git_source source;
-	int status = make_layer(job, index, layer, err);
+	int status = make_layer(making, err);
 
 	if (status != -ERROR_CORRUPT) {
 		return status;
 	}
-	report_line(job->machine->report, "%s: fetching it anew", err->message);
-	source = source_of(job, index, &path);
-	status = git_mirror_drop(&source, err);
-	if (status == 0) {
-		status = git_fetch(job->machine, &source, &job->found[index], err);
-	}
-	return status < 0 ? status : make_layer(job, index, layer, err);
+	report_line(making->job->machine->report, "%s: fetching it anew", err->message);
+	status = job_refetch(making->job, making->index, err);
+	return status < 0 ? status : make_layer(making, err);
 }
 
-static int source_layer(struct job *job, size_t index, struct error *err)
+static void add_source_layer(struct job_source *source, const struct layer *layer)
 {
-	const struct environment_source *source = &job->environment->sources[index];
-	struct layer layer = {.kind = "source", .id_base = geteuid(), .id_count = 1}, found;
+	source->layers[source->layer_count++] = *layer;
+}
+
+static int make_full(struct job *job, size_t index, int previous_fd, struct error *err)
+{
+	struct job_source *source = &job->sources[index];
+	struct layer layer = {.kind = "source", .id_base = geteuid(), .id_count = 1};
+	struct making making = {
+		.job = job, .index = index, .layer = &layer, .previous_fd = previous_fd};
 	int status;
 
-	report_stage(job->machine->report, "source", "%s at %.12s", source->path,
-		job->found[index].commit);
-	source_key(job, index, layer.step_key);
-	status = layer_find(job->machine->store, layer.step_key, &found, err);
-	if (status == 0) {
-		report_stage_end(
-			job->machine->report, "layer %lld, as before", (long long)found.id);
-		return job_add_layer(job, &found, err);
-	}
-	if (status != -ERROR_NOT_FOUND) {
-		return status;
-	}
+	checkout_key(job, index, source->found.commit, layer.step_key);
 	snprintf(layer.title, sizeof(layer.title), "%.60s@%.12s", job->environment->name,
-		job->found[index].commit);
-	status = make_layer_healing(job, index, &layer, err);
-	if (status < 0) {
-		return error_wrap(err, "source %s", source->path);
+		source->found.commit);
+	status = make_layer_healing(&making, err);
+	if (status == 0) {
+		snprintf(source->checkout, sizeof(source->checkout), "%s", source->found.commit);
+		add_source_layer(source, &layer);
+		report_stage_end(job->machine->report, "layer %lld, %llu files",
+			(long long)layer.id, (unsigned long long)layer.files);
 	}
-	report_stage_end(job->machine->report, "layer %lld, %llu files", (long long)layer.id,
-		(unsigned long long)layer.files);
-	return job_add_layer(job, &layer, err);
+	return status;
+}
+
+/* Over `full`, whose commit is source->checkout. *ret_whole: it is not worth it. */
+static int make_delta(struct job *job, size_t index, const struct layer *full, int previous_fd,
+	bool *ret_whole, struct error *err)
+{
+	struct job_source *source = &job->sources[index];
+	struct layer layer = {.kind = "delta", .id_base = geteuid(), .id_count = 1};
+	CLEANUP(close_p)
+	int full_fd = open_in_layer(
+		job, full, job->environment->sources[index].path, O_RDONLY | O_DIRECTORY);
+	struct making making = {.job = job,
+		.index = index,
+		.layer = &layer,
+		.previous_fd = previous_fd,
+		.full = source->checkout,
+		.full_fd = full_fd};
+	int status;
+
+	if (full_fd < 0) {
+		*ret_whole = true;
+		return 0;
+	}
+	delta_key(job, index, source->checkout, source->found.commit, layer.step_key);
+	snprintf(layer.title, sizeof(layer.title), "%.40s@%.12s over %.12s", job->environment->name,
+		source->found.commit, source->checkout);
+	status = make_layer_healing(&making, err);
+	*ret_whole = making.whole;
+	if (status == 0 && !making.whole) {
+		add_source_layer(source, full);
+		add_source_layer(source, &layer);
+		report_stage_end(job->machine->report, "layer %lld, %llu files over layer %lld",
+			(long long)layer.id, (unsigned long long)layer.files, (long long)full->id);
+	}
+	return status;
+}
+
+/* ---- finding them ---- */
+
+static bool find_layer(const struct job *job, const char *key, struct layer *ret_layer)
+{
+	struct error ignored = ERROR_INIT;
+
+	return layer_find(job->machine->store, key, ret_layer, &ignored) == 0;
+}
+
+static bool find_full(struct job *job, size_t index, const char *commit, struct layer *ret_layer)
+{
+	char key[SHA256_TEXT_SIZE];
+
+	checkout_key(job, index, commit, key);
+	return find_layer(job, key, ret_layer);
+}
+
+/* The commit as it is already: a full checkout of its own, or the delta over the one before. */
+static bool find_source(struct job *job, size_t index, const char *full_commit)
+{
+	struct job_source *source = &job->sources[index];
+	const char *commit = source->found.commit;
+	struct layer full, delta;
+	char key[SHA256_TEXT_SIZE];
+
+	if (find_full(job, index, commit, &full)) {
+		snprintf(source->checkout, sizeof(source->checkout), "%s", commit);
+		add_source_layer(source, &full);
+		return true;
+	}
+	if (full_commit[0] == '\0' || !find_full(job, index, full_commit, &full)) {
+		return false;
+	}
+	delta_key(job, index, full_commit, commit, key);
+	if (!find_layer(job, key, &delta)) {
+		return false;
+	}
+	snprintf(source->checkout, sizeof(source->checkout), "%s", full_commit);
+	add_source_layer(source, &full);
+	add_source_layer(source, &delta);
+	return true;
+}
+
+static int source_layers(struct job *job, size_t index, struct error *err)
+{
+	struct job_source *source = &job->sources[index];
+	char before[COMMIT_TEXT_SIZE] = "", full_commit[COMMIT_TEXT_SIZE] = "";
+	bool known = find_before(job, index, before, full_commit), whole = true;
+	CLEANUP(close_p) int previous_fd = -1;
+	struct layer full;
+	int status = 0;
+
+	if (!job->options.no_cache && find_source(job, index, full_commit)) {
+		report_stage_end(job->machine->report, "layer %lld, as before",
+			(long long)source->layers[source->layer_count - 1].id);
+		return 0;
+	}
+	if (known) {
+		previous_fd = open_index_before(job, index, before, full_commit);
+	}
+	if (known && !job->options.no_cache && find_full(job, index, full_commit, &full)) {
+		snprintf(source->checkout, sizeof(source->checkout), "%s", full_commit);
+		status = make_delta(job, index, &full, previous_fd, &whole, err);
+	}
+	return status < 0 || !whole ? status : make_full(job, index, previous_fd, err);
+}
+
+static int add_source(struct job *job, size_t index, struct error *err)
+{
+	struct job_source *source = &job->sources[index];
+	int status = 0;
+
+	report_stage(job->machine->report, "source", "%s at %.12s",
+		job->environment->sources[index].path, source->found.commit);
+	if (source_layers(job, index, err) < 0) {
+		return error_wrap(err, "source %s", job->environment->sources[index].path);
+	}
+	for (size_t i = 0; status == 0 && i < source->layer_count; i++) {
+		status = job_add_layer(job, &source->layers[i], err);
+	}
+	return status;
 }
 
 int job_sources(struct job *job, struct error *err)
 {
 	for (size_t i = 0; i < job->environment->source_count; i++) {
-		if (source_layer(job, i, err) < 0) {
+		if (add_source(job, i, err) < 0) {
 			return -(int)err->kind;
 		}
 	}

@@ -179,26 +179,82 @@ int git_mirror_drop(const struct git_source *source, struct error *err)
 	return io_remove_tree(AT_FDCWD, path, err);
 }
 
+static struct git_checkout_task task_of(const struct git_source *source,
+	const struct git_found *found, const struct git_place *place)
+{
+	return (struct git_checkout_task){.source = source,
+		.found = found,
+		.tree_fd = place->tree_fd,
+		.path = place->path,
+		.previous_fd = place->previous_fd,
+		.after_s = place->after_s};
+}
+
+/* The descriptors that a child keeps, without those that are not there. */
+static size_t keep_fds(int *fds, int first, int second, int third)
+{
+	size_t count = 0;
+
+	fds[count++] = first;
+	if (second >= 0) {
+		fds[count++] = second;
+	}
+	if (third >= 0) {
+		fds[count++] = third;
+	}
+	return count;
+}
+
 int git_checkout(struct machine *machine, const struct git_source *source,
-	const struct git_found *found, int tree_fd, const char *path,
+	const struct git_found *found, const struct git_place *place,
 	struct git_checked_out *ret_counts, struct error *err)
 {
 	CLEANUP(free_p) char *what = xasprintf("check out %.12s", found->commit);
-	struct git_checkout_task task = {source, found, tree_fd, path};
+	struct git_checkout_task task = task_of(source, found, place);
 	struct git_checked_out counts = {0};
+	int fds[3];
 	struct child_spec spec = {
 		.what = what,
 		.run = git_checkout_child,
 		.context = &task,
 		.result_size = sizeof(counts),
-		.fds = &tree_fd,
-		.fd_count = 1,
+		.fds = fds,
+		.fd_count = keep_fds(fds, place->tree_fd, place->previous_fd, -1),
 		.stall_ms = source->stall_ms,
 	};
 	int status = child_run(machine, &spec, &counts, err);
 
 	if (status == 0) {
 		*ret_counts = counts;
+	}
+	return status;
+}
+
+int git_write_delta(struct machine *machine, const struct git_source *source,
+	const struct git_found *found, const char *full_commit, int full_fd,
+	const struct git_place *place, struct git_delta *ret_delta, struct error *err)
+{
+	CLEANUP(free_p)
+	char *what = xasprintf("write %.12s over %.12s", found->commit, full_commit);
+	struct git_delta_task task = {.checkout = task_of(source, found, place),
+		.full_commit = full_commit,
+		.full_fd = full_fd};
+	struct git_delta delta = {0};
+	int fds[3];
+	struct child_spec spec = {
+		.what = what,
+		.run = git_delta_child,
+		.context = &task,
+		.result_size = sizeof(delta),
+		.fds = fds,
+		.fd_count = keep_fds(fds, place->tree_fd, full_fd, place->previous_fd),
+		.stall_ms = source->stall_ms,
+	};
+	int status = child_run(machine, &spec, &delta, err);
+
+	if (status == 0) {
+		delta.why[sizeof(delta.why) - 1] = '\0';
+		*ret_delta = delta;
 	}
 	return status;
 }

@@ -51,11 +51,32 @@ struct git_checked_out {
 	uint64_t lfs; /* large-file pointers left as they are */
 };
 
-/* Writes the workspace of found->commit into folder `path` below tree_fd, which it makes.
- * ERROR_CORRUPT: the mirror lacks objects; git_mirror_drop it and fetch again. */
+/* Where a workspace is written, and what decides the times of its files: one whose path and content
+ * the image before had too keeps its time, others are newer than after_s. */
+struct git_place {
+	int tree_fd;
+	const char *path; /* the workspace's, below it; made */
+	int previous_fd; /* .git/index of the image before; -1: none */
+	int64_t after_s;
+};
+
+/* Writes the workspace of found->commit. ERROR_CORRUPT: the mirror lacks objects; git_mirror_drop
+ * it and fetch again. */
 MUSTCHECK int git_checkout(struct machine *machine, const struct git_source *source,
-	const struct git_found *found, int tree_fd, const char *path,
+	const struct git_found *found, const struct git_place *place,
 	struct git_checked_out *ret_counts, struct error *err);
+
+struct git_delta {
+	struct git_checked_out counts; /* files: that differ */
+	bool whole; /* nothing is to be used: a full checkout is the better way, as it says */
+	char why[64];
+};
+
+/* Writes what of found->commit differs from the full checkout of `full_commit` whose folder is
+ * full_fd, as a layer to lie over it. */
+MUSTCHECK int git_write_delta(struct machine *machine, const struct git_source *source,
+	const struct git_found *found, const char *full_commit, int full_fd,
+	const struct git_place *place, struct git_delta *ret_delta, struct error *err);
 
 /* Deletes the mirror of a url. */
 MUSTCHECK int git_mirror_drop(const struct git_source *source, struct error *err);

@@ -21,6 +21,7 @@ DEFINE_CLEANUP(git_remote_p, git_remote, git_remote_free)
 DEFINE_CLEANUP(git_revwalk_p, git_revwalk, git_revwalk_free)
 DEFINE_CLEANUP(git_packbuilder_p, git_packbuilder, git_packbuilder_free)
 DEFINE_CLEANUP(git_odb_p, git_odb, git_odb_free)
+DEFINE_CLEANUP(git_diff_p, git_diff, git_diff_free)
 
 /* libgit2 for this process: no configuration of the machine or of users, packs synced. */
 MUSTCHECK int git_library_start(struct error *err);
@@ -82,14 +83,76 @@ MUSTCHECK int git_fetch_remote(const struct git_source *source, struct git_mirro
 MUSTCHECK int git_fetch_local(const struct git_source *source, struct git_mirror *mirror,
 	struct child *child, struct git_found *found, struct error *err);
 
-/* The child's side of git_checkout. */
+/* Packs what `to` (a mirror or a workspace, its path and repository) lacks of all that leads to
+ * `tip`, or with `folder` every loose object there. */
+MUSTCHECK int git_pack_missing(git_repository *from, const struct git_mirror *to,
+	const git_oid *tip, const char *folder, struct child *child, struct git_found *found,
+	struct error *err);
+
+/* ---- a workspace, by a process that stands in its folder (git_workspace.c) ---- */
+/* Makes `path` below tree_fd and enters it. */
+MUSTCHECK int git_enter_workspace(int tree_fd, const char *path, struct error *err);
+/* The mirror's packs into .git, but for those that the folder beside_fd (-1: none) has. */
+MUSTCHECK int git_link_packs(const char *mirror, int beside_fd, struct error *err);
+MUSTCHECK int git_write_config(
+	const struct git_source *source, const struct git_found *found, struct error *err);
+/* delta: only what differs from a full checkout of the same ref. */
+MUSTCHECK int git_write_refs(
+	git_repository *mirror, const struct git_found *found, bool delta, struct error *err);
+bool git_is_lfs_pointer(const git_index_entry *entry);
+/* Dates the index so that no entry as new as `newest` is in doubt. */
+MUSTCHECK int git_age_index(int64_t newest, struct error *err);
+
+/* When a file's content first stood at its path: what an index says, or else `fallback`. */
+struct git_times {
+	git_index *index;
+	int64_t fallback;
+};
+MUSTCHECK int git_times_open(
+	int index_fd, int64_t fallback, struct git_times *ret_times, struct error *err);
+void git_times_done(struct git_times *times);
+int64_t git_time_of(
+	const struct git_times *times, const char *path, const git_oid *id, uint32_t mode);
+
+/* ---- single entries of a tree, as `git checkout` writes them (git_writer.c) ---- */
+struct git_writer {
+	git_repository *repository;
+	git_oid commit; /* whose .gitattributes count */
+	int root_fd;
+	char *folder; /* the last one, and its descriptor */
+	int folder_fd;
+};
+#define GIT_WRITER_INIT                                                                            \
+	{                                                                                          \
+		.root_fd = -1, .folder_fd = -1                                                     \
+	}
+void git_writer_done(struct git_writer *writer);
+/* Fills in size and times of the index entry, whose path, id and mode are given. */
+MUSTCHECK int git_writer_put(
+	struct git_writer *writer, git_index_entry *entry, int64_t time, struct error *err);
+/* A whiteout: what layers below have there is gone. */
+MUSTCHECK int git_writer_hide(struct git_writer *writer, const char *path, struct error *err);
+/* ERROR_DENIED for a path that git would not check out: "..", ".git" and their disguises. */
+MUSTCHECK int git_path_check(const char *path, struct error *err);
+
+/* ---- the children's sides of git_checkout, git_change ---- */
 struct git_checkout_task {
 	const struct git_source *source;
 	const struct git_found *found;
 	int tree_fd;
 	const char *path;
+	int previous_fd; /* an index to take times from; -1: none */
+	int64_t after_s; /* new content is newer than this */
 };
 MUSTCHECK int git_checkout_child(
 	struct child *child, void *context, void *ret_counts, struct error *err);
+
+struct git_delta_task {
+	struct git_checkout_task checkout;
+	const char *full_commit;
+	int full_fd; /* the full checkout's workspace */
+};
+MUSTCHECK int git_delta_child(
+	struct child *child, void *context, void *ret_delta, struct error *err);
 
 #endif

@@ -406,8 +406,7 @@ static int gather_loose(struct missing *missing, const char *folder)
 	return code < 0 ? code : git_odb_foreach(odb, add_loose, missing);
 }
 
-/* `folder` NULL: what leads to the tip; else every loose object there. */
-static int pack_missing(git_repository *from, const struct git_mirror *mirror, const git_oid *tip,
+int git_pack_missing(git_repository *from, const struct git_mirror *mirror, const git_oid *tip,
 	const char *folder, struct child *child, struct git_found *found, struct error *err)
 {
 	CLEANUP(free_p) char *to = xasprintf("%s/objects/pack", mirror->path);
@@ -485,7 +484,7 @@ static int bring(git_repository *from, const char *folder, const struct git_mirr
 	if (status < 0) {
 		return status;
 	}
-	status = pack_missing(from, mirror, tip, copy ? folder : NULL, child, found, err);
+	status = git_pack_missing(from, mirror, tip, copy ? folder : NULL, child, found, err);
 	if (status < 0) {
 		return status;
 	}

@@ -79,11 +79,13 @@ static char *check_out(struct bench *bench)
 	CLEANUP(free_p) char *tree = xasprintf("%s/tree%d", bench->folder, ++count);
 	CLEANUP(close_p) int fd = -1;
 	struct git_checked_out counts = {0};
+	struct git_place place;
 
 	assert_int_equal(mkdir(tree, 0755), 0);
 	fd = open(tree, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_ok(git_checkout(&bench->machine, &bench->source, &bench->found, fd, "/workspace",
-			  &counts, &bench->err),
+	place = (struct git_place){.tree_fd = fd, .path = "/workspace", .previous_fd = -1};
+	assert_ok(git_checkout(&bench->machine, &bench->source, &bench->found, &place, &counts,
+			  &bench->err),
 		&bench->err);
 	return xasprintf("%s/workspace", tree);
 }

@@ -1,0 +1,428 @@
+/*
+ * A commit as what differs from a full checkout of another, in a child process: changed files,
+ * whiteouts for those that are gone, and of .git the index, the refs and the objects that the full
+ * checkout lacks. Laid over it, both show what a full checkout of the commit would be. All comes
+ * from the two trees and the full checkout's index; no folder is walked. Where a delta would be
+ * large, or rules that change every file (.gitattributes) differ, a full checkout is asked for.
+ */
+#include "builder/git/git_internal.h"
+
+#include "base/fault.h"
+#include "base/io.h"
+#include "builder/child.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+/* Beyond this share of the full checkout's files or bytes, it is made anew. */
+#define DELTA_SHARE 4
+#define SUBMODULE_LINES_MAX 8
+
+struct delta {
+	const struct git_delta_task *task;
+	struct child *child;
+	struct git_delta *result;
+	git_repository *mirror;
+	git_odb *odb;
+	git_tree *full, *tree;
+	git_oid commit;
+	git_diff *diff;
+	git_index *index; /* the full checkout's, brought to the commit */
+	struct git_times times;
+	int64_t newest;
+	struct git_writer writer;
+};
+
+static void delta_done(struct delta *delta)
+{
+	git_writer_done(&delta->writer);
+	git_times_done(&delta->times);
+	git_index_free(delta->index);
+	git_diff_free(delta->diff);
+	git_tree_free(delta->full);
+	git_tree_free(delta->tree);
+	git_odb_free(delta->odb);
+}
+
+static int ask_for_full(struct delta *delta, const char *why)
+{
+	delta->result->whole = true;
+	snprintf(delta->result->why, sizeof(delta->result->why), "%s", why);
+	return 0;
+}
+
+static int read_tree(struct delta *delta, const char *hex, git_oid *ret_id, int64_t *ret_time,
+	git_tree **ret_tree, struct error *err)
+{
+	CLEANUP(git_commit_p) git_commit *commit = NULL;
+	int code = git_oid_fromstr(ret_id, hex);
+
+	if (code == 0) {
+		code = git_commit_lookup(&commit, delta->mirror, ret_id);
+	}
+	if (code == 0) {
+		*ret_time = git_commit_time(commit);
+		code = git_commit_tree(ret_tree, commit);
+	}
+	if (code < 0) {
+		git_error_take(err, code, "read commit %.12s", hex);
+		err->kind = err->kind == ERROR_NOT_FOUND ? ERROR_CORRUPT : err->kind;
+		return -(int)err->kind;
+	}
+	return 0;
+}
+
+static bool is_attributes(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return streq(slash != NULL ? slash + 1 : path, ".gitattributes");
+}
+
+/* What the changed files come to; stops the diff when that is too much. */
+struct weight {
+	uint64_t files, files_max;
+	bool attributes;
+};
+
+static int weigh(
+	const git_diff *diff, const git_diff_delta *change, const char *pathspec, void *payload)
+{
+	struct weight *weight = payload;
+
+	(void)diff;
+	(void)pathspec;
+	weight->attributes = weight->attributes || is_attributes(change->new_file.path) ||
+			     is_attributes(change->old_file.path);
+	return ++weight->files > weight->files_max || weight->attributes ? GIT_EUSER : 0;
+}
+
+static uint64_t index_bytes(git_index *index)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < git_index_entrycount(index); i++) {
+		bytes += git_index_get_byindex(index, i)->file_size;
+	}
+	return bytes;
+}
+
+static uint64_t changed_bytes(struct delta *delta)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < git_diff_num_deltas(delta->diff); i++) {
+		const git_diff_delta *change = git_diff_get_delta(delta->diff, i);
+		git_object_t type;
+		size_t size = 0;
+
+		if (change->status != GIT_DELTA_DELETED && S_ISREG(change->new_file.mode) &&
+			git_odb_read_header(&size, &type, delta->odb, &change->new_file.id) == 0) {
+			bytes += size;
+		}
+	}
+	return bytes;
+}
+
+static int compare(struct delta *delta, struct error *err)
+{
+	struct weight weight = {.files_max = git_index_entrycount(delta->index) / DELTA_SHARE};
+	git_diff_options options;
+	int code;
+
+	git_diff_options_init(&options, GIT_DIFF_OPTIONS_VERSION);
+	options.flags = GIT_DIFF_INCLUDE_TYPECHANGE | GIT_DIFF_SKIP_BINARY_CHECK;
+	options.notify_cb = weigh;
+	options.payload = &weight;
+	code = git_diff_tree_to_tree(
+		&delta->diff, delta->mirror, delta->full, delta->tree, &options);
+	if (weight.attributes) {
+		return ask_for_full(delta, ".gitattributes changed");
+	}
+	if (weight.files > weight.files_max) {
+		return ask_for_full(delta, "more than a quarter of the files changed");
+	}
+	if (code < 0) {
+		return git_error_take(err, code, "compare the commits");
+	}
+	if (changed_bytes(delta) > index_bytes(delta->index) / DELTA_SHARE) {
+		return ask_for_full(delta, "more than a quarter of the bytes changed");
+	}
+	return 0;
+}
+
+/* Where `path` ended to exist: the first of its folders that the commit has no more, or itself.
+ * False when something in its place hides it already. */
+static bool hidden_at(struct delta *delta, const char *path, char **ret_path)
+{
+	CLEANUP(git_tree_p) git_tree *inner = NULL;
+	const git_tree *tree = delta->tree;
+	const char *name = path;
+
+	for (;;) {
+		size_t length = strcspn(name, "/");
+		CLEANUP(free_p) char *part = xstrndup(name, length);
+		const git_tree_entry *entry = git_tree_entry_byname(tree, part);
+		git_tree *next = NULL;
+
+		if (entry == NULL) {
+			*ret_path = xstrndup(path, (size_t)(name - path) + length);
+			return true;
+		}
+		if (name[length] == '\0') {
+			return false;
+		}
+		if (git_tree_entry_type(entry) == GIT_OBJECT_COMMIT) {
+			/* An empty folder now, which would let show what the one below holds. */
+			name += length + 1;
+			*ret_path = xstrndup(path, (size_t)(name - path) + strcspn(name, "/"));
+			return true;
+		}
+		if (git_tree_entry_type(entry) != GIT_OBJECT_TREE ||
+			git_tree_lookup(&next, delta->mirror, git_tree_entry_id(entry)) < 0) {
+			return false;
+		}
+		git_tree_free(inner);
+		tree = inner = next;
+		name += length + 1;
+	}
+}
+
+static int take_away(struct delta *delta, const char *path, struct error *err)
+{
+	CLEANUP(free_p) char *at = NULL;
+	int status = git_path_check(path, err), code;
+
+	if (status < 0) {
+		return status;
+	}
+	code = git_index_remove(delta->index, path, 0);
+	if (code < 0 && code != GIT_ENOTFOUND) {
+		return git_error_take(err, code, "remove %s from the index", path);
+	}
+	return hidden_at(delta, path, &at) ? git_writer_hide(&delta->writer, at, err) : 0;
+}
+
+static void count_entry(struct delta *delta, const git_index_entry *entry)
+{
+	struct git_checked_out *counts = &delta->result->counts;
+
+	if (entry->mode == GIT_FILEMODE_COMMIT) {
+		if (++counts->submodules <= SUBMODULE_LINES_MAX) {
+			child_line(delta->child, "submodule %s is not fetched; its folder is empty",
+				entry->path);
+		}
+	} else if (S_ISREG(entry->mode) && git_is_lfs_pointer(entry)) {
+		counts->lfs++;
+	}
+}
+
+static int bring(struct delta *delta, const git_diff_file *file, struct error *err)
+{
+	git_index_entry entry = {.path = file->path, .mode = file->mode, .id = file->id};
+	int64_t time = git_time_of(&delta->times, file->path, &file->id, file->mode);
+	int status = git_writer_put(&delta->writer, &entry, time, err);
+
+	if (status < 0) {
+		return status;
+	}
+	delta->newest = time > delta->newest ? time : delta->newest;
+	if (git_index_add(delta->index, &entry) < 0) {
+		return git_error_take(err, GIT_ERROR, "write the index entry of %s", file->path);
+	}
+	count_entry(delta, &entry);
+	return 0;
+}
+
+/* What goes first: a folder may stand where a file was. */
+static int write_changes(struct delta *delta, struct error *err)
+{
+	size_t count = git_diff_num_deltas(delta->diff);
+	int status = 0;
+
+	delta->result->counts.files = count;
+	for (size_t i = 0; status == 0 && i < count; i++) {
+		const git_diff_delta *change = git_diff_get_delta(delta->diff, i);
+
+		if (change->status == GIT_DELTA_DELETED) {
+			status = take_away(delta, change->old_file.path, err);
+		}
+	}
+	for (size_t i = 0; status == 0 && i < count; i++) {
+		const git_diff_delta *change = git_diff_get_delta(delta->diff, i);
+
+		if (change->status != GIT_DELTA_DELETED) {
+			status = bring(delta, &change->new_file, err);
+		}
+		child_progress(delta->child, "files", i, count, 0);
+	}
+	return status;
+}
+
+/* The full checkout's index as .git/index, to be changed there. */
+static int copy_index(struct delta *delta, struct error *err)
+{
+	CLEANUP(close_p)
+	int from = io_open_beneath(delta->task->full_fd, ".git/index", O_RDONLY, 0, err);
+	CLEANUP(close_p) int to = -1;
+	ssize_t put;
+
+	if (from < 0) {
+		return from;
+	}
+	if (io_mkdir_all(AT_FDCWD, ".git/objects/pack", 0755, err) < 0) {
+		return -(int)err->kind;
+	}
+	to = io_open(AT_FDCWD, ".git/index", O_WRONLY | O_CREAT | O_EXCL, 0644, err);
+	if (to < 0) {
+		return to;
+	}
+	do {
+		put = copy_file_range(from, NULL, to, NULL, 1 << 30, 0);
+	} while (put > 0 || (put < 0 && errno == EINTR));
+	if (put < 0) {
+		return error_sys(err, errno, "copy the index");
+	}
+	return git_index_open(&delta->index, ".git/index") < 0
+		       ? git_error_take(err, GIT_ERROR, "read the full checkout's index")
+		       : 0;
+}
+
+static uint64_t pack_bytes(int dir_fd, int beside_fd, struct error *err)
+{
+	CLEANUP(closedir_p) DIR *dir = io_opendir(dir_fd, ".", err);
+	struct dirent *entry;
+	uint64_t bytes = 0;
+
+	while (dir != NULL && (entry = readdir(dir)) != NULL) {
+		struct stat seen;
+
+		if (str_starts(entry->d_name, "pack-") &&
+			(beside_fd < 0 || faccessat(beside_fd, entry->d_name, F_OK, 0) < 0) &&
+			fstatat(dirfd(dir), entry->d_name, &seen, AT_SYMLINK_NOFOLLOW) == 0) {
+			bytes += (uint64_t)seen.st_size;
+		}
+	}
+	return bytes;
+}
+
+/* The objects of the commit that the full checkout lacks, as a pack of their own. */
+static int pack_objects(struct delta *delta, struct error *err)
+{
+	CLEANUP(free_p) char *path = xasprintf("/proc/self/fd/%d", delta->task->full_fd);
+	CLEANUP(git_repository_p) git_repository *full = NULL;
+	char own[] = ".git";
+	struct git_mirror to = {.path = own, .lock_fd = -1};
+	struct git_found ignored = {0};
+	int code = git_repository_open_ext(&full, path, GIT_REPOSITORY_OPEN_NO_SEARCH, NULL);
+
+	if (code < 0) {
+		return git_error_take(err, code, "open the full checkout");
+	}
+	to.repository = full;
+	return git_pack_missing(
+		delta->mirror, &to, &delta->commit, NULL, delta->child, &ignored, err);
+}
+
+/* Links to the mirror's new packs cost nothing; but when it has put its packs together they hold
+ * all there ever was. */
+static int bring_objects(struct delta *delta, const char *mirror_path, struct error *err)
+{
+	CLEANUP(free_p) char *folder = xasprintf("%s/objects/pack", mirror_path);
+	CLEANUP(close_p) int mirror = io_open(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY, 0, err);
+	CLEANUP(close_p) int full = -1;
+	uint64_t fresh, before;
+
+	if (mirror < 0) {
+		return error_set(err, ERROR_CORRUPT, "the mirror %s has no packs", mirror_path);
+	}
+	full = io_open_beneath(
+		delta->task->full_fd, ".git/objects/pack", O_RDONLY | O_DIRECTORY, 0, err);
+	if (full < 0) {
+		return full;
+	}
+	fresh = pack_bytes(mirror, full, err);
+	before = pack_bytes(full, -1, err);
+	return fresh > before / DELTA_SHARE ? pack_objects(delta, err)
+					    : git_link_packs(mirror_path, full, err);
+}
+
+static int prepare(struct delta *delta, struct error *err)
+{
+	const struct git_checkout_task *task = &delta->task->checkout;
+	int64_t time = 0, ignored = 0;
+	git_oid full_id;
+	int status = git_enter_workspace(task->tree_fd, task->path, err);
+
+	if (status == 0) {
+		status = read_tree(
+			delta, task->found->commit, &delta->commit, &time, &delta->tree, err);
+	}
+	if (status == 0) {
+		status = read_tree(
+			delta, delta->task->full_commit, &full_id, &ignored, &delta->full, err);
+	}
+	if (status == 0) {
+		status = copy_index(delta, err);
+	}
+	if (status == 0) {
+		status = git_times_open(task->previous_fd,
+			time > task->after_s ? time : task->after_s + 1, &delta->times, err);
+	}
+	if (status < 0) {
+		return status;
+	}
+	if (git_repository_odb(&delta->odb, delta->mirror) < 0) {
+		return git_error_take(err, GIT_ERROR, "open the mirror's objects");
+	}
+	delta->newest = delta->times.fallback;
+	delta->writer.repository = delta->mirror;
+	delta->writer.commit = delta->commit;
+	delta->writer.root_fd = io_open(AT_FDCWD, ".", O_RDONLY | O_DIRECTORY, 0, err);
+	return delta->writer.root_fd < 0 ? delta->writer.root_fd : 0;
+}
+
+static int write_delta(struct delta *delta, const char *mirror_path, struct error *err)
+{
+	int status = prepare(delta, err);
+
+	if (status == 0) {
+		status = compare(delta, err);
+	}
+	if (status < 0 || delta->result->whole) {
+		return status;
+	}
+	status = write_changes(delta, err);
+	if (status == 0) {
+		status = bring_objects(delta, mirror_path, err);
+	}
+	if (status == 0) {
+		status = git_write_refs(delta->mirror, delta->task->checkout.found, true, err);
+	}
+	if (status == 0 && git_index_write(delta->index) < 0) {
+		return git_error_take(err, GIT_ERROR, "write the index");
+	}
+	return status < 0 ? status : git_age_index(delta->newest, err);
+}
+
+int git_delta_child(struct child *child, void *context, void *ret_delta, struct error *err)
+{
+	CLEANUP(git_mirror_close) struct git_mirror mirror = {.lock_fd = -1};
+	CLEANUP(delta_done)
+	struct delta delta = {
+		.task = context, .child = child, .result = ret_delta, .writer = GIT_WRITER_INIT};
+	int status = git_library_start(err);
+
+	if (status == 0) {
+		status = git_mirror_open(delta.task->checkout.source, child, &mirror, err);
+	}
+	if (status < 0) {
+		return status;
+	}
+	git_libgit2_opts(GIT_OPT_ENABLE_FSYNC_GITDIR, 0); /* the layer is synced as a whole */
+	delta.mirror = mirror.repository;
+	status = write_delta(&delta, mirror.path, err);
+	fault_point("delta.written");
+	return status;
+}

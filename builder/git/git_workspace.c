@@ -1,0 +1,242 @@
+/*
+ * What a workspace's .git is made of beside its index, for full checkouts and for deltas: links to
+ * the mirror's packs, so that it stays whole when the mirror goes; configuration, HEAD and refs;
+ * the times in the index. The process stands in the workspace's folder.
+ */
+#include "builder/git/git_internal.h"
+
+#include "base/io.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/* Size of a large-file pointer: three short lines. */
+#define LFS_SIZE_MIN 100
+#define LFS_SIZE_MAX 300
+
+static int copy_pack(int from_dir, int to_dir, const char *name, struct error *err)
+{
+	CLEANUP(close_p) int from = io_open(from_dir, name, O_RDONLY | O_NOFOLLOW, 0, err);
+	CLEANUP(close_p) int to = -1;
+	ssize_t put;
+
+	if (from < 0) {
+		return from;
+	}
+	to = io_open(to_dir, name, O_WRONLY | O_CREAT | O_EXCL, 0444, err);
+	if (to < 0) {
+		return to;
+	}
+	do {
+		put = copy_file_range(from, NULL, to, NULL, 1 << 30, 0);
+	} while (put > 0 || (put < 0 && errno == EINTR));
+	return put < 0 ? error_sys(err, errno, "copy %s", name) : 0;
+}
+
+int git_link_packs(const char *mirror, int beside_fd, struct error *err)
+{
+	CLEANUP(free_p) char *folder = xasprintf("%s/objects/pack", mirror);
+	CLEANUP(closedir_p) DIR *from = io_opendir(AT_FDCWD, folder, err);
+	CLEANUP(close_p) int to = -1;
+	struct dirent *entry;
+
+	if (from == NULL) {
+		return error_set(err, ERROR_CORRUPT, "the mirror %s has no packs", mirror);
+	}
+	to = io_open(AT_FDCWD, ".git/objects/pack", O_RDONLY | O_DIRECTORY, 0, err);
+	if (to < 0) {
+		return to;
+	}
+	while ((entry = readdir(from)) != NULL) {
+		if (!str_starts(entry->d_name, "pack-") ||
+			(beside_fd >= 0 && faccessat(beside_fd, entry->d_name, F_OK, 0) == 0)) {
+			continue;
+		}
+		/* No link across file systems, nor beyond ext4's 65,000: then a copy. */
+		if (linkat(dirfd(from), entry->d_name, to, entry->d_name, 0) < 0 &&
+			copy_pack(dirfd(from), to, entry->d_name, err) < 0) {
+			return -(int)err->kind;
+		}
+	}
+	return 0;
+}
+
+static void add_quoted(struct buffer *text, const char *value)
+{
+	buffer_add_str(text, "\"");
+	for (const char *c = value; *c != '\0'; c++) {
+		if (*c == '"' || *c == '\\') {
+			buffer_add_str(text, "\\");
+		}
+		buffer_add(text, c, 1);
+	}
+	buffer_add_str(text, "\"");
+}
+
+static int write_text(const char *path, const struct buffer *text, struct error *err)
+{
+	CLEANUP(close_p) int fd = io_open(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC, 0644, err);
+
+	if (fd < 0) {
+		return fd;
+	}
+	return io_write_full(fd, buffer_text(text), text->length, err);
+}
+
+static const char *branch_of(const char *ref)
+{
+	return str_starts(ref, "refs/heads/") ? ref + strlen("refs/heads/") : NULL;
+}
+
+int git_write_config(
+	const struct git_source *source, const struct git_found *found, struct error *err)
+{
+	const char *branch = branch_of(found->ref);
+	CLEANUP(free_p) char *url = git_url_public(source->url);
+	CLEANUP(buffer_done) struct buffer text = {0};
+
+	/* Layers change a file's ctime and inode, so only size and time say whether it changed. */
+	buffer_add_str(&text,
+		"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n"
+		"\tlogallrefupdates = true\n\ttrustctime = false\n\tcheckStat = minimal\n"
+		"[remote \"origin\"]\n\turl = ");
+	add_quoted(&text, url);
+	buffer_add_str(&text, "\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n");
+	if (branch != NULL) {
+		buffer_add_str(&text, "[branch ");
+		add_quoted(&text, branch);
+		buffer_add_str(&text, "]\n\tremote = origin\n\tmerge = ");
+		add_quoted(&text, found->ref);
+		buffer_add_str(&text, "\n");
+	}
+	return write_text(".git/config", &text, err);
+}
+
+/* An annotated tag is an object of its own, noted with the commit that it stands for. */
+static void add_tag(struct buffer *packed, git_repository *mirror, const struct git_found *found)
+{
+	char hex[GIT_OID_HEXSZ + 1] = "";
+	git_oid id;
+
+	if (git_reference_name_to_id(&id, mirror, found->ref) == 0) {
+		git_oid_tostr(hex, sizeof(hex), &id);
+	}
+	if (hex[0] == '\0' || streq(hex, found->commit)) {
+		buffer_addf(packed, "%s %s\n", found->commit, found->ref);
+	} else {
+		buffer_addf(packed, "%s %s\n^%s\n", hex, found->ref, found->commit);
+	}
+}
+
+/* All refs as one packed file: a branch and its origin's twin, or a tag. */
+int git_write_refs(
+	git_repository *mirror, const struct git_found *found, bool delta, struct error *err)
+{
+	const char *branch = branch_of(found->ref);
+	CLEANUP(buffer_done) struct buffer packed = {0};
+	CLEANUP(buffer_done) struct buffer head = {0};
+	CLEANUP(buffer_done) struct buffer origin = {0};
+
+	buffer_add_str(&packed, "# pack-refs with: peeled fully-peeled sorted \n");
+	if (branch == NULL) {
+		buffer_addf(&head, "%s\n", found->commit);
+		if (str_starts(found->ref, "refs/tags/")) {
+			add_tag(&packed, mirror, found);
+		}
+	} else {
+		buffer_addf(&head, "ref: %s\n", found->ref);
+		buffer_addf(&packed, "%s %s\n%s refs/remotes/origin/%s\n", found->commit,
+			found->ref, found->commit, branch);
+	}
+	if (write_text(".git/packed-refs", &packed, err) < 0) {
+		return -(int)err->kind;
+	}
+	if (delta && branch != NULL) {
+		return 0; /* HEAD and origin's are the full checkout's: they name the branch */
+	}
+	if (branch != NULL && found->is_head) {
+		buffer_addf(&origin, "ref: refs/remotes/origin/%s\n", branch);
+		if (io_mkdir_all(AT_FDCWD, ".git/refs/remotes/origin", 0755, err) < 0 ||
+			write_text(".git/refs/remotes/origin/HEAD", &origin, err) < 0) {
+			return -(int)err->kind;
+		}
+	}
+	return write_text(".git/HEAD", &head, err);
+}
+
+bool git_is_lfs_pointer(const git_index_entry *entry)
+{
+	static const char start[] = "version https://git-lfs.github.com/spec/";
+	char text[sizeof(start)] = "";
+	CLEANUP(close_p) int fd = -1;
+
+	if (entry->file_size < LFS_SIZE_MIN || entry->file_size > LFS_SIZE_MAX) {
+		return false;
+	}
+	fd = open(entry->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return fd >= 0 && read(fd, text, sizeof(start) - 1) == (ssize_t)sizeof(start) - 1 &&
+	       streq(text, start);
+}
+
+/* git reads a file again whose time is not before the index's own: one of this very second. */
+int git_age_index(int64_t newest, struct error *err)
+{
+	struct timespec times[2];
+
+	clock_gettime(CLOCK_REALTIME, &times[1]);
+	if (times[1].tv_sec < newest + 2) {
+		times[1].tv_sec = newest + 2;
+	}
+	times[0] = times[1];
+	return utimensat(AT_FDCWD, ".git/index", times, 0) < 0
+		       ? error_sys(err, errno, "set the time of the index")
+		       : 0;
+}
+
+int git_enter_workspace(int tree_fd, const char *path, struct error *err)
+{
+	path += strspn(path, "/");
+	if (fchdir(tree_fd) < 0) {
+		return error_sys(err, errno, "enter the staging folder");
+	}
+	if (path[0] == '\0') {
+		return 0;
+	}
+	if (io_mkdir_all(AT_FDCWD, path, 0755, err) < 0) {
+		return -(int)err->kind;
+	}
+	return chdir(path) < 0 ? error_sys(err, errno, "enter %s", path) : 0;
+}
+
+/* ---- times ---- */
+
+int git_times_open(int index_fd, int64_t fallback, struct git_times *ret_times, struct error *err)
+{
+	CLEANUP(free_p) char *path = xasprintf("/proc/self/fd/%d", index_fd);
+
+	/* What an index can hold. */
+	ret_times->fallback = fallback <= 0 || fallback > INT32_MAX ? 1 : fallback;
+	if (index_fd >= 0 && git_index_open(&ret_times->index, path) < 0) {
+		return git_error_take(err, GIT_ERROR, "read the index of the image before");
+	}
+	return 0;
+}
+
+void git_times_done(struct git_times *times)
+{
+	git_index_free(times->index);
+	times->index = NULL;
+}
+
+int64_t git_time_of(
+	const struct git_times *times, const char *path, const git_oid *id, uint32_t mode)
+{
+	const git_index_entry *before =
+		times->index != NULL ? git_index_get_bypath(times->index, path, 0) : NULL;
+
+	return before != NULL && before->mode == mode && git_oid_equal(&before->id, id)
+		       ? before->mtime.seconds
+		       : times->fallback;
+}

@@ -1,0 +1,237 @@
+/*
+ * Single entries of a commit's tree, written as `git checkout` would: filters of .gitattributes,
+ * modes, links. The tree is a stranger's: folders are opened one by one without following links,
+ * files are made new or not at all, and no path may reach a .git.
+ */
+#include "builder/git/git_internal.h"
+
+#include "base/io.h"
+
+#include <git2/sys/filter.h>
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+void git_writer_done(struct git_writer *writer)
+{
+	fd_done(&writer->root_fd);
+	fd_done(&writer->folder_fd);
+	free(writer->folder);
+	writer->folder = NULL;
+}
+
+/* ".git" as the file systems of other machines may read it too: in any case, with what NTFS drops
+ * (final dots and spaces, streams), its short name, and characters that HFS+ ignores. */
+static bool is_dot_git(const char *name, size_t length)
+{
+	char plain[16];
+	size_t used = 0;
+
+	for (size_t i = 0; i < length; i++) {
+		unsigned char c = (unsigned char)name[i];
+		bool ignored = i + 2 < length &&
+			       ((c == 0xe2 && (unsigned char)name[i + 1] >= 0x80 &&
+					(unsigned char)name[i + 1] <= 0x81) ||
+				       (c == 0xef && (unsigned char)name[i + 1] == 0xbb));
+
+		if (c == ':' || c == '\\') {
+			break;
+		}
+		if (ignored) {
+			i += 2;
+			continue;
+		}
+		if (used + 1 >= sizeof(plain)) {
+			return false;
+		}
+		plain[used++] = (char)tolower(c);
+	}
+	while (used > 0 && (plain[used - 1] == '.' || plain[used - 1] == ' ')) {
+		used--;
+	}
+	plain[used] = '\0';
+	return streq(plain, ".git") || streq(plain, "git~1");
+}
+
+int git_path_check(const char *path, struct error *err)
+{
+	const char *name = path;
+
+	for (;;) {
+		size_t length = strcspn(name, "/");
+
+		if (length == 0 || (length == 1 && name[0] == '.') ||
+			(length == 2 && name[0] == '.' && name[1] == '.') ||
+			is_dot_git(name, length)) {
+			error_set(err, ERROR_DENIED,
+				"the repository holds a path that git refuses: %.200s", path);
+			return error_hint(err, "`git fsck` in the source names the commit");
+		}
+		if (name[length] == '\0') {
+			return 0;
+		}
+		name += length + 1;
+	}
+}
+
+/* Opens the folder that holds `path`, making what is missing; ret_name points into path. */
+static int open_folder(
+	struct git_writer *writer, const char *path, const char **ret_name, struct error *err)
+{
+	const char *slash = strrchr(path, '/');
+	size_t length = slash != NULL ? (size_t)(slash - path) : 0;
+	CLEANUP(free_p) char *folder = xstrndup(path, length);
+	CLEANUP(close_p) int fd = -1;
+
+	*ret_name = slash != NULL ? slash + 1 : path;
+	if (writer->folder != NULL && streq(writer->folder, folder)) {
+		return 0;
+	}
+	fd = fcntl(writer->root_fd, F_DUPFD_CLOEXEC, 0);
+	for (char *name = folder; fd >= 0 && *name != '\0';) {
+		char *end = name + strcspn(name, "/");
+		bool last = *end == '\0';
+		int next;
+
+		*end = '\0';
+		if (mkdirat(fd, name, 0755) < 0 && errno != EEXIST) {
+			return error_sys(err, errno, "make the folder of %s", path);
+		}
+		next = openat(fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (next < 0) {
+			return error_sys(err, errno, "enter the folder of %s", path);
+		}
+		close(fd);
+		fd = next;
+		*end = last ? '\0' : '/';
+		name = last ? end : end + 1;
+	}
+	if (fd < 0) {
+		return error_sys(err, errno, "open the folder of %s", path);
+	}
+	fd_done(&writer->folder_fd);
+	free(writer->folder);
+	writer->folder = steal_ptr(folder);
+	writer->folder_fd = steal_fd(&fd);
+	return 0;
+}
+
+static int write_file(struct git_writer *writer, const char *name, git_index_entry *entry,
+	const void *data, size_t size, struct error *err)
+{
+	mode_t mode = entry->mode == GIT_FILEMODE_BLOB_EXECUTABLE ? 0755 : 0644;
+	CLEANUP(close_p)
+	int fd = io_open(
+		writer->folder_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode, err);
+
+	if (fd < 0) {
+		return fd;
+	}
+	entry->file_size = (uint32_t)size;
+	return io_write_full(fd, data, size, err);
+}
+
+static int put_file(struct git_writer *writer, const char *name, git_blob *blob,
+	git_index_entry *entry, struct error *err)
+{
+	git_filter_options options = {.version = GIT_FILTER_OPTIONS_VERSION};
+	git_filter_list *filters = NULL;
+	git_buf changed = {0};
+	int code, status;
+
+	options.flags = GIT_FILTER_ATTRIBUTES_FROM_COMMIT | GIT_FILTER_NO_SYSTEM_ATTRIBUTES;
+	options.attr_commit_id = writer->commit;
+	code = git_filter_list_load_ext(
+		&filters, writer->repository, blob, entry->path, GIT_FILTER_TO_WORKTREE, &options);
+	if (code == 0 && filters == NULL) {
+		return write_file(writer, name, entry, git_blob_rawcontent(blob),
+			(size_t)git_blob_rawsize(blob), err);
+	}
+	if (code == 0) {
+		code = git_filter_list_apply_to_blob(&changed, filters, blob);
+	}
+	status = code < 0 ? git_error_take(err, code, "filter %s", entry->path)
+			  : write_file(writer, name, entry, changed.ptr, changed.size, err);
+	git_buf_dispose(&changed);
+	git_filter_list_free(filters);
+	return status;
+}
+
+static int put_link(struct git_writer *writer, const char *name, git_blob *blob,
+	git_index_entry *entry, struct error *err)
+{
+	size_t size = (size_t)git_blob_rawsize(blob);
+	CLEANUP(free_p) char *target = NULL;
+
+	if (size == 0 || size >= PATH_MAX) {
+		return error_set(err, ERROR_INVALID, "the link %s has a target of %zu bytes",
+			entry->path, size);
+	}
+	target = xstrndup(git_blob_rawcontent(blob), size);
+	entry->file_size = (uint32_t)strlen(target);
+	return symlinkat(target, writer->folder_fd, name) < 0
+		       ? error_sys(err, errno, "make the link %s", entry->path)
+		       : 0;
+}
+
+static int put_blob(
+	struct git_writer *writer, const char *name, git_index_entry *entry, struct error *err)
+{
+	CLEANUP(git_blob_p) git_blob *blob = NULL;
+	int code = git_blob_lookup(&blob, writer->repository, &entry->id);
+
+	if (code < 0) {
+		git_error_take(err, code, "read %s", entry->path);
+		err->kind = err->kind == ERROR_NOT_FOUND ? ERROR_CORRUPT : err->kind;
+		return -(int)err->kind;
+	}
+	return entry->mode == GIT_FILEMODE_LINK ? put_link(writer, name, blob, entry, err)
+						: put_file(writer, name, blob, entry, err);
+}
+
+int git_writer_put(
+	struct git_writer *writer, git_index_entry *entry, int64_t time, struct error *err)
+{
+	const struct timespec times[2] = {{.tv_sec = time}, {.tv_sec = time}};
+	const char *name = NULL;
+	int status = git_path_check(entry->path, err);
+
+	if (status == 0) {
+		status = open_folder(writer, entry->path, &name, err);
+	}
+	if (status < 0) {
+		return status;
+	}
+	if (entry->mode == GIT_FILEMODE_COMMIT) {
+		return mkdirat(writer->folder_fd, name, 0755) < 0 && errno != EEXIST
+			       ? error_sys(err, errno, "make the folder %s", entry->path)
+			       : 0;
+	}
+	status = put_blob(writer, name, entry, err);
+	if (status < 0) {
+		return status;
+	}
+	if (utimensat(writer->folder_fd, name, times, AT_SYMLINK_NOFOLLOW) < 0) {
+		return error_sys(err, errno, "set the time of %s", entry->path);
+	}
+	entry->mtime.seconds = entry->ctime.seconds = (int32_t)time;
+	return 0;
+}
+
+int git_writer_hide(struct git_writer *writer, const char *path, struct error *err)
+{
+	const char *name = NULL;
+	int status = open_folder(writer, path, &name, err);
+
+	if (status < 0) {
+		return status;
+	}
+	/* A whiteout needs no privilege, unlike other devices. */
+	return mknodat(writer->folder_fd, name, S_IFCHR, makedev(0, 0)) < 0 && errno != EEXIST
+		       ? error_sys(err, errno, "hide %s", path)
+		       : 0;
+}
