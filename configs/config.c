@@ -70,6 +70,23 @@ static int check_cgroup(const struct settings_input *in, const struct setting *r
 	return 0;
 }
 
+static int check_listen(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, char **text, struct error *err)
+{
+	const char *colon = strrchr(*text, ':');
+	char *end = NULL;
+	long port = colon != NULL ? strtol(colon + 1, &end, 10) : 0;
+
+	if (streq(*text, "none")) {
+		return 0;
+	}
+	if (colon == NULL || colon == *text || *end != '\0' || port < 1 || port > 65535) {
+		return setting_refuse(in, row, node, err,
+			"expects an address and a port, such as 127.0.0.1:8090 or [::1]:8090");
+	}
+	return 0;
+}
+
 static const struct setting rows[] = {
 	{.key = "store",
 		.type = SETTING_HOST_PATH,
@@ -167,6 +184,28 @@ static const struct setting rows[] = {
 		.lowest = SECOND,
 		.highest = 24 * 3600 * SECOND,
 		.about = "the longest time that a hint may reserve one without being renewed"},
+	{.key = "secrets",
+		.type = SETTING_HOST_PATH,
+		FIELD(secrets),
+		.derived = "secrets/ beside hob.yaml",
+		.about = "the folder of secrets, a file each, readable for root and hob's group"},
+	{.key = "hook_listen",
+		.type = SETTING_TEXT,
+		FIELD(hook_listen),
+		.highest = 255,
+		.check = check_listen,
+		.expects = "address:port, or none",
+		.fallback = "none",
+		.about = "where signed push webhooks are taken, such as 127.0.0.1:8090; none: by "
+			 "the API's socket only"},
+	{.key = "hook_secret",
+		.type = SETTING_TEXT,
+		FIELD(hook_secret),
+		.highest = NAME_MAX_LENGTH,
+		.check = check_name,
+		.expects = "the name of a secret",
+		.fallback = "none",
+		.about = "the secret that push webhooks are signed with; none: they are refused"},
 	{.key = "max_builds",
 		.type = SETTING_INT,
 		FIELD(max_builds),
@@ -221,6 +260,9 @@ static int config_complete(
 {
 	if (config->socket == NULL) {
 		config->socket = path_resolve(config->run, "hob.sock");
+	}
+	if (config->secrets == NULL) {
+		config->secrets = path_resolve(folder, "secrets");
 	}
 	if (config->environments == NULL) {
 		config->environments = path_resolve(folder, "environments");
@@ -305,6 +347,9 @@ void config_free(struct config *config)
 	free(config->run);
 	free(config->socket);
 	free(config->environments);
+	free(config->secrets);
+	free(config->hook_listen);
+	free(config->hook_secret);
 	free(config->user);
 	free(config->group);
 	free(config->cgroup);

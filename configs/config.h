@@ -27,6 +27,9 @@ struct config {
 	int64_t max_sandboxes;
 	int64_t hints_per_caller;
 	int64_t hint_ttl_max_ms;
+	char *secrets; /* the folder of secrets; secrets/ beside hob.yaml unless set */
+	char *hook_listen; /* "address:port" where webhooks are taken; "none": only by the socket */
+	char *hook_secret; /* name of the secret that signs webhooks; "none": none are taken */
 	int64_t max_builds; /* at once, when hobd starts them */
 	int64_t freeze_after_ms; /* a ready sandbox is frozen; 0: never */
 	int64_t build_every_ms; /* default for environments that do not say */

@@ -30,9 +30,9 @@ struct daemon {
 	struct launcher *launcher;
 	struct store *store;
 	struct manager *manager;
-	struct http_server *server;
+	struct http_server *server, *hooks;
 	struct loop_timer *stop_timer;
-	int lock_fd, listen_fd, snapshots_program;
+	int lock_fd, listen_fd, hook_fd, snapshots_program;
 	bool stopping, sandboxes_gone;
 	size_t removals; /* asked of the launcher and not yet done */
 	struct error failure; /* ends the process with its exit code */
@@ -81,7 +81,8 @@ static void on_stop_signal(void *context, int number)
 	}
 	daemon->stopping = true;
 	http_server_close(daemon->server);
-	daemon->server = NULL;
+	http_server_close(daemon->hooks);
+	daemon->server = daemon->hooks = NULL;
 	loop_timer_after(daemon->stop_timer, STOP_TIMEOUT_MS);
 	manager_stop_sandboxes(daemon->manager, on_stopped);
 }
@@ -111,12 +112,20 @@ static void on_started(void *context)
 	struct daemon *daemon = context;
 	struct manager *manager = daemon->manager;
 
-	if (http_server_open(daemon->config, daemon->loop, manager, daemon->listen_fd,
+	if (http_server_open(daemon->config, daemon->loop, manager, daemon->listen_fd, HTTP_MEMBERS,
 		    &daemon->server, &daemon->failure) < 0) {
 		give_up(daemon);
 		return;
 	}
 	daemon->listen_fd = -1;
+	if (daemon->hook_fd >= 0) {
+		if (http_server_open(daemon->config, daemon->loop, manager, daemon->hook_fd,
+			    HTTP_STRANGERS, &daemon->hooks, &daemon->failure) < 0) {
+			give_up(daemon);
+			return;
+		}
+		daemon->hook_fd = -1;
+	}
 	log_info("hobd.started", "version", HOB_VERSION, "socket", daemon->config->socket,
 		"adopted", manager->entry_count, "ready", manager->ready_count, "claimed",
 		manager->claimed_count);
@@ -181,6 +190,7 @@ static int start_as_root(struct daemon *daemon, struct error *err)
 		/* After the fork: the launcher must not hold the lock of a hobd that died. */
 		(status = startup_lock(config, &daemon->lock_fd, err)) < 0 ||
 		(status = startup_socket(config, &daemon->listen_fd, err)) < 0 ||
+		(status = startup_hook_socket(config, &daemon->hook_fd, err)) < 0 ||
 		(status = startup_program("hob-snapshots", &daemon->snapshots_program, err)) < 0) {
 		return status;
 	}
@@ -214,6 +224,7 @@ static void daemon_done(struct daemon *daemon)
 		daemon->manager->leaving = true;
 	}
 	http_server_close(daemon->server);
+	http_server_close(daemon->hooks);
 	manager_close(daemon->manager);
 	launcher_stop(daemon->launcher);
 	store_close(daemon->store);
@@ -222,6 +233,7 @@ static void daemon_done(struct daemon *daemon)
 		loop_close(daemon->loop);
 	}
 	fd_done(&daemon->listen_fd);
+	fd_done(&daemon->hook_fd);
 	fd_done(&daemon->lock_fd);
 	fd_done(&daemon->snapshots_program);
 }
@@ -232,6 +244,7 @@ int daemon_run(const struct config *config, const struct daemon_options *options
 		.options = options,
 		.lock_fd = -1,
 		.listen_fd = -1,
+		.hook_fd = -1,
 		.snapshots_program = -1};
 	int status;
 

@@ -8,6 +8,7 @@
 #include "configs/config.h"
 
 #include <fcntl.h>
+#include <netdb.h>
 #include <grp.h>
 #include <pwd.h>
 #include <stddef.h>
@@ -250,4 +251,51 @@ void startup_notify(const char *state)
 			      (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0) {
 		log_warn("start.notify_failed", "socket", path, "errno", strerror(errno));
 	}
+}
+
+/* ---- the socket for webhooks ---- */
+
+/* "127.0.0.1:80", "[::1]:80", "host:80" */
+static int resolve(const char *text, struct addrinfo **ret_list, struct error *err)
+{
+	const struct addrinfo wanted = {
+		.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+	const char *colon = strrchr(text, ':');
+	bool brackets = text[0] == '[' && colon > text && colon[-1] == ']';
+	CLEANUP(free_p)
+	char *host = xstrndup(text + brackets, (size_t)(colon - text) - 2 * (size_t)brackets);
+	int code = getaddrinfo(host, colon + 1, &wanted, ret_list);
+
+	if (code != 0) {
+		error_set(err, ERROR_INVALID, "hook_listen: %s: %s", text, gai_strerror(code));
+		return error_hint(err, "such as 127.0.0.1:8090");
+	}
+	return 0;
+}
+
+int startup_hook_socket(const struct config *config, int *ret_fd, struct error *err)
+{
+	CLEANUP(close_p) int fd = -1;
+	struct addrinfo *list = NULL;
+	int yes = 1, status;
+
+	*ret_fd = -1;
+	if (streq(config->hook_listen, "none")) {
+		return 0;
+	}
+	status = resolve(config->hook_listen, &list, err);
+	if (status < 0) {
+		return status;
+	}
+	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)) < 0 ||
+		bind(fd, list->ai_addr, list->ai_addrlen) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
+		error_sys(err, errno, "listen for webhooks on %s", config->hook_listen);
+		status = error_hint(err, "set `hook_listen` in hob.yaml to a free address");
+	}
+	freeaddrinfo(list);
+	if (status == 0) {
+		*ret_fd = steal_fd(&fd);
+	}
+	return status;
 }

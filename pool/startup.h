@@ -14,6 +14,8 @@ MUSTCHECK int startup_folders(const struct config *config, struct error *err);
 MUSTCHECK int startup_lock(const struct config *config, int *ret_fd, struct error *err);
 /* The listening socket: systemd's (LISTEN_FDS) or a new one at config->socket, 0660 for the group.
  */
+/* The socket of config->hook_listen; -1 when there is none. */
+MUSTCHECK int startup_hook_socket(const struct config *config, int *ret_fd, struct error *err);
 MUSTCHECK int startup_socket(const struct config *config, int *ret_fd, struct error *err);
 /* Opens a sibling program for process_spawn: its folder may be closed to config->user, and this
  * hobd goes on with its own version when another is installed. */

@@ -68,6 +68,10 @@ void handle_environment_build(struct http_request *request);
 void handle_environment_unbuild(struct http_request *request);
 void handle_environment_rollback(struct http_request *request);
 
+/* handle_hooks.c */
+void handle_hook_github(struct http_request *request);
+void handle_hook_generic(struct http_request *request);
+
 /* handle_builds.c */
 void handle_build_list(struct http_request *request);
 void handle_build_get(struct http_request *request);

@@ -17,6 +17,7 @@ struct http_server {
 	struct loop_timer *run_timer;
 	struct http_request *requests;
 	struct websocket *websockets;
+	const struct route *routes;
 	const char *cgroup; /* which version limits sandboxes: "v1" or "v2" */
 	bool closing;
 };
@@ -37,5 +38,6 @@ void http_stream_free(struct http_stream *stream);
 void websockets_close(struct http_server *server);
 
 extern const struct route http_routes[];
+extern const struct route http_hook_routes[]; /* handle_hooks.c: for strangers */
 
 #endif

@@ -158,7 +158,7 @@ static struct http_request *request_new(struct http_server *server,
 	request->connection = connection;
 	request->path = xstrdup(url);
 	buffer_init(&request->body, (size_t)server->config->body_bytes_max);
-	request->match = route_find(http_routes, method, request->path);
+	request->match = route_find(server->routes, method, request->path);
 	request->next = server->requests;
 	if (request->next != NULL) {
 		request->next->previous = request;

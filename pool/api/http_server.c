@@ -114,7 +114,8 @@ static const char *cgroup_version(const struct config *config)
 }
 
 int http_server_open(const struct config *config, struct loop *loop, struct manager *manager,
-	int listen_fd, struct http_server **ret_server, struct error *err)
+	int listen_fd, enum http_audience audience, struct http_server **ret_server,
+	struct error *err)
 {
 	struct http_server *server = xcalloc(1, sizeof(*server));
 	int status;
@@ -122,6 +123,7 @@ int http_server_open(const struct config *config, struct loop *loop, struct mana
 	server->config = config;
 	server->loop = loop;
 	server->manager = manager;
+	server->routes = audience == HTTP_STRANGERS ? http_hook_routes : http_routes;
 	server->cgroup = cgroup_version(config);
 	server->run_timer = loop_timer_new(loop, on_run_timer, server);
 	status = start(server, listen_fd, err);

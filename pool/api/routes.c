@@ -36,6 +36,8 @@ const struct route http_routes[] = {
 	{"GET", "/v1/builds/*", handle_build_get, false},
 	{"GET", "/v1/builds/*/log", handle_build_log, false},
 	{"POST", "/v1/builds/*/cancel", handle_build_cancel, false},
+	{"POST", "/v1/hooks/github", handle_hook_github, false},
+	{"POST", "/v1/hooks/generic", handle_hook_generic, false},
 	{"GET", "/v1/snapshots", handle_snapshot_list, false},
 	{"GET", "/v1/snapshots/*", handle_snapshot_get, false},
 	{"DELETE", "/v1/snapshots/*", handle_snapshot_delete, false},

@@ -1,7 +1,13 @@
 """Builds that are cancelled, overtaken, held back after a failure, and taken back."""
 
+import hashlib
+import hmac
+import http.client
+import json
 import os
+import shutil
 import signal
+import socket
 import time
 
 import pytest
@@ -168,3 +174,88 @@ def test_a_build_yields_to_others(machine):
     machine.start()
     made = machine.client.create("app")
     assert machine.client.output(made["id"], "cat nice; nice") == "10\n0\n"
+
+
+def sign(body, secret=b"swordfish"):
+    return "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
+
+
+def post(port, path, body, headers):
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        link.request("POST", path, body, headers)
+        reply = link.getresponse()
+        return reply.status, json.loads(reply.read())
+    finally:
+        link.close()
+
+
+def push(url, ref, commit):
+    return json.dumps({"ref": ref, "after": commit, "before": "0" * 40,
+                       "repository": {"full_name": "acme/app", "clone_url": url,
+                                      "default_branch": "main"}}).encode()
+
+
+@pytest.fixture
+def hooked():
+    """A hob that takes webhooks by TCP."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    hob = Hob(hook_listen=f"127.0.0.1:{port}", hook_secret="hook")
+    hob.port = port
+    os.mkdir(f"{hob.folder}/secrets")
+    hob.write(f"{hob.folder}/secrets/hook", "swordfish\n")
+    shutil.chown(f"{hob.folder}/secrets/hook", group="hob")
+    os.chmod(f"{hob.folder}/secrets/hook", 0o640)
+    yield hob
+    hob.close()
+
+
+def test_a_push_builds_at_once(hooked):
+    repository = hooked.repository("app")
+    url = f"file://{repository.path}"
+    hooked.environment("app", source={"url": url})
+    hooked.environment("side", source={"url": url, "ref": "side"})
+    hooked.start()
+    body = push(url, "refs/heads/main", repository.commit_id())
+    headers = {"X-GitHub-Event": "push", "X-Hub-Signature-256": sign(body)}
+    assert post(hooked.port, "/v1/hooks/github", body, {"X-GitHub-Event": "push"})[0] == 403
+    assert post(hooked.port, "/v1/hooks/github", body + b" ", headers)[0] == 403
+    status, reply = post(hooked.port, "/v1/hooks/github", body, headers)
+    assert status == 202 and [e["environment"] for e in reply["environments"]] == ["app"]
+    wait_for("the build", lambda: newest(hooked) and newest(hooked)["state"] == "published")
+    ping = b'{"zen": "Keep it logically awesome."}'
+    status, reply = post(hooked.port, "/v1/hooks/github", ping,
+                         {"X-GitHub-Event": "ping", "X-Hub-Signature-256": sign(ping)})
+    assert status == 202 and reply["environments"] == []
+    assert post(hooked.port, "/v1/pool", b"", {})[0] == 404, "strangers get webhooks only"
+    generic, now = b'{"environment": "app"}', str(int(time.time()))
+    status, reply = post(hooked.port, "/v1/hooks/generic", generic,
+                         {"X-Hob-Timestamp": now, "X-Hob-Signature": sign(now.encode() + b"." + generic)})
+    assert status == 202 and len(reply["environments"]) == 1
+    assert "swordfish" not in hooked.log()
+
+
+def test_a_push_overtakes_a_build_once(hooked):
+    repository = hooked.repository("app")
+    url = f"file://{repository.path}"
+    hooked.environment("app", source={"url": url},
+                       steps=[{"name": "slow", "run": "echo begun; sleep 3"}])
+    hooked.start()
+
+    def send():
+        body = push(url, "refs/heads/main", repository.commit({"hello.txt": f"{time.monotonic()}\n"}))
+        headers = {"X-GitHub-Event": "push", "X-Hub-Signature-256": sign(body)}
+        assert post(hooked.port, "/v1/hooks/github", body, headers)[0] == 202
+    send()
+    first = running(hooked)
+    send()
+    wait_for("the first to give up", lambda: hooked.client.get(f"/v1/builds/{first}")["state"] == "superseded")
+    second = running(hooked)
+    assert second != first
+    send()
+    wait_for("the second to end", lambda: hooked.client.get(f"/v1/builds/{second}")["state"] != "running")
+    assert hooked.client.get(f"/v1/builds/{second}")["state"] == "published", "not twice in a row"
+    last = repository.commit_id()
+    wait_for("the last push", lambda: (newest(hooked)["state"], newest(hooked)["commit"]) == ("published", last))

@@ -155,8 +155,10 @@ static void test_example(void **state)
 		buffer_add(&bare, line, (size_t)(end - line));
 	}
 	assert_ok(load_text(*state, buffer_text(&bare), &config, &err), &err);
-	assert_ok(
-		load_text(*state, "environments: /etc/hob/environments\n", &defaults, &err), &err);
+	assert_ok(load_text(*state,
+			  "environments: /etc/hob/environments\nsecrets: /etc/hob/secrets\n",
+			  &defaults, &err),
+		&err);
 	wanted = config_explain(defaults);
 	found = config_explain(config);
 	assert_string_equal(found, wanted);
