@@ -23,12 +23,12 @@ _hob_environments() {
 
 _hob_operands() {
 	case "$1" in
-	create | build) _hob_environments ;;
+	create | warm | build) _hob_environments ;;
 	exec | info | ps | attach | timeout | pause | resume | rm | snapshot | fork) _hob_sandboxes ;;
 	restore) _hob_snapshots ;;
 	shell) _hob_sandboxes && _hob_environments ;;
 	cp) _hob_sandboxes | sed 's/$/:/' ;;
-	builds | env | images) hob "$1" --help 2>/dev/null | _hob_words ;;
+	builds | env | images | pool) hob "$1" --help 2>/dev/null | _hob_words ;;
 	help) hob help 2>/dev/null | _hob_words ;;
 	esac
 }
@@ -47,7 +47,7 @@ _hob() {
 			verb="${COMP_WORDS[i]}"
 			topic=("$verb")
 			case "$verb" in
-			builds | env | images) ((i + 1 < COMP_CWORD)) && topic+=("${COMP_WORDS[i + 1]}") ;;
+			builds | env | images | pool) ((i + 1 < COMP_CWORD)) && topic+=("${COMP_WORDS[i + 1]}") ;;
 			esac
 			break
 			;;

@@ -13,6 +13,9 @@ struct claim_options {
 	char **metadata;
 	int64_t timeout_ms; /* -1: not given */
 	int64_t idle_ms; /* -1: not given */
+	const char *key;
+	int64_t max_age_ms; /* -1: not given */
+	const char *min_commit;
 };
 
 /* environment NULL: options->image or ->snapshot says it all. The caller owns the reply. */

@@ -3,6 +3,7 @@
 
 static const struct verb *const verbs[] = {
 	&verb_create,
+	&verb_warm,
 	&verb_exec,
 	&verb_shell,
 	&verb_cp,

@@ -398,3 +398,24 @@ def test_many_people_type_at_once(machine):
         machine.client.delete(one["id"])
     machine.wait_ready("app", 4)
     wait_for("exactly the pool to be left", lambda: len(machine.init_pids()) == 4)
+
+
+def test_a_hint_thaws_and_keeps_awake(machine):
+    start(machine, 1, freeze_after="100ms")
+
+    def frozen(sandbox):
+        return machine.client.get(f"/v1/sandboxes/{sandbox}")["frozen"]
+    ready = machine.client.get("/v1/sandboxes?state=ready")["sandboxes"][0]["id"]
+    wait_for("it to be frozen", lambda: frozen(ready))
+    hint = warm(machine, ttl_s=1)
+    assert hint["sandbox"] == ready and hint["state"] == "ready"
+    time.sleep(0.4)
+    assert frozen(ready) is False
+    machine.kill()
+    machine.start()
+    time.sleep(0.2)
+    assert [one["sandbox"] for one in hints(machine)] == [ready] and frozen(ready) is False
+    wait_for("the hint to end", lambda: hints(machine) == [], 10)
+    machine.wait_ready("app", 1)
+    rest = machine.client.get("/v1/sandboxes?state=ready")["sandboxes"][0]["id"]
+    wait_for("the one that is left to be frozen", lambda: frozen(rest))

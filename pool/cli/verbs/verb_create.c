@@ -14,6 +14,14 @@ struct create_values {
 static const struct option_row create_rows[] = {
 	{"image", '\0', OPTION_TEXT, "ID", offsetof(struct create_values, options.image),
 		"take this image instead of the newest (`hob images ls`)"},
+	{"key", 'k', OPTION_TEXT, "K", offsetof(struct create_values, options.key),
+		"take the one that `hob warm --key K` reserved"},
+	{"max-age", '\0', OPTION_DURATION, "DUR",
+		offsetof(struct create_values, options.max_age_ms),
+		"only of an image that was the newest this long ago; an earlier one will do"},
+	{"min-commit", '\0', OPTION_TEXT, "COMMIT",
+		offsetof(struct create_values, options.min_commit),
+		"only at this commit, or of an image that was built after it"},
 	{"env", 'e', OPTION_LIST, "K=V", offsetof(struct create_values, options.env),
 		"set a variable for all its commands; K alone passes on the value it has here"},
 	{"timeout", '\0', OPTION_DURATION, "DUR",
@@ -27,13 +35,21 @@ static const struct option_row create_rows[] = {
 		"print only the id"},
 };
 
-static const struct create_values create_defaults = {.options = {.timeout_ms = -1, .idle_ms = -1}};
+static const struct create_values create_defaults = {
+	.options = {.timeout_ms = -1, .idle_ms = -1, .max_age_ms = -1}};
 
 /* hobd counts in seconds; a part of one counts whole, so that "500ms" is not "never". */
 static void set_seconds(json_t *body, const char *key, int64_t ms)
 {
 	if (ms >= 0) {
 		json_object_set_new(body, key, json_integer((ms + 999) / 1000));
+	}
+}
+
+static void set_text(json_t *body, const char *key, const char *text)
+{
+	if (text != NULL) {
+		json_object_set_new(body, key, json_string(text));
 	}
 }
 
@@ -44,15 +60,9 @@ int claim_sandbox(struct cli *cli, const char *environment, const struct claim_o
 	json_t *env = NULL, *metadata = NULL;
 	int status;
 
-	if (environment != NULL) {
-		json_object_set_new(body, "environment", json_string(environment));
-	}
-	if (options->image != NULL) {
-		json_object_set_new(body, "image", json_string(options->image));
-	}
-	if (options->snapshot != NULL) {
-		json_object_set_new(body, "snapshot", json_string(options->snapshot));
-	}
+	set_text(body, "environment", environment);
+	set_text(body, "image", options->image);
+	set_text(body, "snapshot", options->snapshot);
 	status = cli_pairs(options->env, "env", true, &env, err);
 	if (status < 0) {
 		return status;
@@ -65,6 +75,9 @@ int claim_sandbox(struct cli *cli, const char *environment, const struct claim_o
 	json_object_set_new(body, "metadata", metadata);
 	set_seconds(body, "timeout_s", options->timeout_ms);
 	set_seconds(body, "idle_s", options->idle_ms);
+	set_seconds(body, "max_age_s", options->max_age_ms);
+	set_text(body, "key", options->key);
+	set_text(body, "min_commit", options->min_commit);
 	return cli_call(cli, "POST", body, ret_reply, err, "/v1/sandboxes");
 }
 
@@ -94,6 +107,7 @@ void claim_explain(const json_t *reply)
 	CLEANUP(free_p) char *image = human_member(reply, "image");
 	CLEANUP(free_p) char *commit = human_commit(reply);
 	const char *reason = json_string_value(json_object_get(reply, "reason"));
+	json_int_t behind_s = json_integer_value(json_object_get(reply, "behind_s"));
 	char took[HUMAN_SIZE];
 
 	human_span(took, json_integer_value(json_object_get(reply, "took_us")));
@@ -101,7 +115,14 @@ void claim_explain(const json_t *reply)
 	fprintf(stderr, "%s in %s%s%s%s: %s, %s", source, took, reason != NULL ? " (" : "",
 		reason != NULL ? explain_reason(reason) : "", reason != NULL ? ")" : "",
 		environment, image);
-	fprintf(stderr, streq(commit, "-") ? "\n" : " at %s\n", commit);
+	if (!streq(commit, "-")) {
+		fprintf(stderr, " at %s", commit);
+	}
+	if (behind_s > 0) {
+		human_span(took, behind_s * 1000000);
+		fprintf(stderr, ", %s behind", took);
+	}
+	fputc('\n', stderr);
 }
 
 static int create_run(struct call *call, struct error *err)

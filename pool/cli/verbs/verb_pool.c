@@ -69,10 +69,10 @@ static void print_pool(const json_t *reply)
 {
 	static const struct table_column columns[] = {{"ENVIRONMENT", false}, {"IMAGE", false},
 		{"COMMIT", false}, {"TARGET", true}, {"READY", true}, {"WARMING", true},
-		{"STALE", true}, {"CLAIMED", true}, {"HITS", true}, {"MISSES", false},
-		{"TROUBLE", false}};
+		{"STALE", true}, {"HINTED", true}, {"CLAIMED", true}, {"HITS", true},
+		{"MISSES", false}, {"TROUBLE", false}};
 	static const char *const counts[] = {
-		"target", "ready", "warming", "stale", "claimed", "hits"};
+		"target", "ready", "warming", "stale", "hinted", "claimed", "hits"};
 	CLEANUP(table_free_p) struct table *table = table_new(columns, ARRAY_SIZE(columns));
 	size_t i;
 	json_t *entry;
@@ -128,12 +128,20 @@ static int pool_run(struct call *call, struct error *err)
 	}
 }
 
-const struct verb verb_pool = {
-	.name = "pool",
-	.group = "Environments and images",
+static const struct verb pool_ls = {
+	.name = "ls",
 	.operands = "",
 	.summary = "Show how many sandboxes stand ready, and hits and misses",
 	VERB_OPTIONS(pool_rows, struct pool_values),
 	.defaults = &pool_defaults,
 	.run = pool_run,
+};
+
+static const struct verb *const pool_parts[] = {&pool_ls, &pool_hints, NULL};
+
+const struct verb verb_pool = {
+	.name = "pool",
+	.group = "Environments and images",
+	.summary = "Show how many sandboxes stand ready, hits and misses, and hints",
+	.parts = pool_parts,
 };

@@ -45,7 +45,7 @@ static int environment_exists(
 static int find_or_make(
 	struct cli *cli, const char *name, char **ret_id, bool *ret_made, struct error *err)
 {
-	const struct claim_options options = {.timeout_ms = -1, .idle_ms = -1};
+	const struct claim_options options = {.timeout_ms = -1, .idle_ms = -1, .max_age_ms = -1};
 	CLEANUP(json_decref_p) json_t *reply = NULL;
 	bool exists = false;
 	int status;

@@ -99,6 +99,8 @@ struct restore_values {
 };
 
 static const struct option_row restore_rows[] = {
+	{"key", 'k', OPTION_TEXT, "K", offsetof(struct restore_values, options.key),
+		"take the one that `hob warm --snapshot ID --key K` restored ahead"},
 	{"env", 'e', OPTION_LIST, "K=V", offsetof(struct restore_values, options.env),
 		"set a variable for all its commands; K alone passes on the value it has here"},
 	{"timeout", '\0', OPTION_DURATION, "DUR",
@@ -113,7 +115,7 @@ static const struct option_row restore_rows[] = {
 };
 
 static const struct restore_values restore_defaults = {
-	.options = {.timeout_ms = -1, .idle_ms = -1}};
+	.options = {.timeout_ms = -1, .idle_ms = -1, .max_age_ms = -1}};
 
 static int restore_run(struct call *call, struct error *err)
 {
