@@ -93,6 +93,7 @@ static void fingerprint_set(struct environment *environment)
 	fingerprint_add(digest, environment->check.run);
 	digest_end(digest, environment->fingerprint);
 	digest_free(digest);
+	environment_warm_fingerprint_set(environment);
 }
 
 static int environment_from_yaml(const char *name, const struct yaml_node *root,
@@ -173,6 +174,7 @@ void environment_free(struct environment *environment)
 		free(environment->steps[i].run);
 		strv_free(environment->steps[i].inputs);
 	}
+	environment_services_free(environment);
 	free(environment->sources);
 	free(environment->steps);
 	free(environment->check.run);

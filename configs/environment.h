@@ -38,6 +38,34 @@ struct environment_check {
 	int64_t timeout_ms;
 };
 
+/* A command that runs in every warm sandbox. It is ready when the one of ready_* that is set says
+ * so, or as soon as it is started. */
+struct environment_service {
+	char *name; /* unique in the environment; name_is_valid */
+	char *run; /* given to /bin/sh -c; stays in the foreground */
+	char *user; /* NULL: the environment's */
+	char *cwd; /* NULL: the environment's workdir */
+	char **env; /* on top of the environment's; NULL: none */
+	char *ready_tcp; /* a port of loopback, in digits */
+	char *ready_http; /* http://127.0.0.1:PORT/PATH */
+	char *ready_command; /* for /bin/sh -c: exits with 0 */
+	char *ready_file; /* is there */
+	int64_t ready_timeout_ms;
+	int64_t ready_interval_ms;
+	int64_t restart_attempts; /* in a row; 0: never started again */
+	int64_t restart_delay_ms; /* before the first; doubles */
+	int64_t restart_max_delay_ms;
+	char *on_refresh; /* when the source is brought forward: "keep", "restart", "signal" */
+	char *signal; /* "HUP", … */
+	bool on_restore; /* started in sandboxes that are restored or forked, too */
+};
+
+struct environment_prime {
+	char *run; /* NULL: none */
+	int64_t timeout_ms;
+	bool may_fail;
+};
+
 struct environment_limits {
 	int64_t cpu_millis; /* 1000 is one CPU; 0: no limit. YAML: cpus: 1.5 */
 	int64_t memory_bytes;
@@ -65,6 +93,10 @@ struct environment {
 	char *workdir; /* default: path of the first source, or / */
 	struct environment_step *steps;
 	size_t step_count;
+	struct environment_service *services;
+	size_t service_count;
+	struct environment_prime prime; /* run once in every warm sandbox, when it has its services
+					 */
 	struct environment_check check; /* the gate before publishing */
 	bool build_network; /* steps share the host's network (default) or have loopback only */
 	int64_t build_timeout_ms;
@@ -81,6 +113,8 @@ struct environment {
 	struct environment_retention snapshots;
 	char fingerprint[65]; /* sha256 of everything that shapes the image, all sources' commits
 				 apart */
+	char warm_fingerprint[65]; /* of services and prime; "" without: a warm sandbox of another
+				      one is out of date, its image is not */
 };
 
 const char *base_kind_name(enum base_kind kind);
@@ -100,6 +134,10 @@ const struct settings *environment_settings(void);
 void environment_print_reference(void);
 void environment_free(struct environment *environment);
 DEFINE_CLEANUP(environment_free_p, struct environment, environment_free)
+
+/* The request that asks a service whether it is ready (ready_http), and its port (also ready_tcp;
+ * 0: neither). The caller owns the text; NULL: none. */
+char *service_request(const struct environment_service *service, uint16_t *ret_port);
 
 struct environment_list {
 	struct environment **items; /* sorted by name */

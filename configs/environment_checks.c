@@ -320,12 +320,29 @@ int env_read(const struct settings_input *in, const struct setting *row,
 		strv_add(env, entry);
 	}
 	/* A mapping has no order; one order makes one fingerprint. */
-	qsort(*env, strv_count(*env), sizeof(**env), compare_texts);
+	if (*env != NULL) {
+		qsort(*env, strv_count(*env), sizeof(**env), compare_texts);
+	}
 	return 0;
 }
 
-/* The node of one entry, whether `source` is a mapping or a list of them. */
-static const struct yaml_node *entry_node(
+void env_write(const struct setting *row, const void *target, int indent, struct buffer *out)
+{
+	char *const *const *env =
+		(char *const *const *)(const void *)((const char *)target + row->offset);
+	char *const *entry = *env;
+
+	buffer_add_str(out, entry != NULL && entry[0] != NULL ? "\n" : " {}\n");
+	for (; entry != NULL && *entry != NULL; entry++) {
+		size_t length = strcspn(*entry, "=");
+
+		buffer_addf(out, "%*s\"%.*s\": ", indent + 2, "", (int)length, *entry);
+		yaml_write_text(out, *entry + length + 1);
+		buffer_add_str(out, "\n");
+	}
+}
+
+const struct yaml_node *entry_node(
 	const struct yaml_node *root, const char *list, size_t index, const char *key)
 {
 	const struct yaml_node *node = settings_node(root, list);
@@ -407,6 +424,9 @@ int environment_check_whole(const struct environment *environment, const char *n
 	code = check_step_names(environment, name, root, err);
 	if (code == 0) {
 		code = check_step_inputs(environment, name, root, err);
+	}
+	if (code == 0) {
+		code = environment_check_services(environment, name, root, err);
 	}
 	if (code < 0) {
 		return code;

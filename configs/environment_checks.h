@@ -18,11 +18,23 @@ setting_check_fn check_user;
 setting_check_fn check_run;
 setting_check_fn check_cron;
 setting_check_fn check_zone;
-/* `env` to a sorted list of KEY=value. */
-setting_read_fn env_read;
 /* `inputs` of a step: patterns that name nothing outside the sources. */
 setting_read_fn inputs_read;
 setting_write_fn inputs_write;
+/* `env` to a sorted list of KEY=value; and back. */
+setting_read_fn env_read;
+setting_write_fn env_write;
+
+/* environment_services.c */
+setting_check_fn check_port;
+setting_check_fn check_service_url;
+MUSTCHECK int environment_check_services(const struct environment *environment, const char *name,
+	const struct yaml_node *root, struct error *err);
+void environment_warm_fingerprint_set(struct environment *environment);
+void environment_services_free(struct environment *environment);
+/* The node of one entry of a list, or of a value in it, whether the list is one or a mapping. */
+const struct yaml_node *entry_node(
+	const struct yaml_node *root, const char *list, size_t index, const char *key);
 
 /* Duplicates, and values that do not go together; errors point into `root`. */
 MUSTCHECK int environment_check_whole(const struct environment *environment, const char *name,

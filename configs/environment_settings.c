@@ -18,17 +18,23 @@
 /* Each step is a layer, and overlayfs is fast up to 32 of them with base and sources. */
 #define STEPS_MAX 24
 #define SOURCES_MAX 4
+#define SERVICES_MAX 16
 /* A command goes to hob-init in one packet of 60 kB, beside its environment. */
 #define RUN_BYTES_MAX 24576
 
 #define FIELD(member) .offset = offsetof(struct environment, member)
 #define STEP(member) .offset = offsetof(struct environment_step, member)
 #define SOURCE(member) .offset = offsetof(struct environment_source, member)
+#define SERVICE(member) .offset = offsetof(struct environment_service, member)
 
 static const char *const base_names[BASE_KINDS] = {
 	[BASE_HOST] = "host", [BASE_TAR] = "tar", [BASE_SCRATCH] = "scratch"};
 static const char *const network_words[] = {"none", "host", NULL};
 static const char *const snapshot_words[] = {"never", "exit", NULL};
+static const char *const failure_words[] = {"fail", "ignore", NULL};
+static const char *const restore_words[] = {"skip", "start", NULL};
+static const char *const refresh_words[] = {"keep", "restart", "signal", NULL};
+static const char *const signal_words[] = {"HUP", "INT", "TERM", "USR1", "USR2", NULL};
 
 const char *base_kind_name(enum base_kind kind)
 {
@@ -71,21 +77,6 @@ static void base_write(
 	buffer_addf(out, "\n%*star: ", indent + 2, "");
 	yaml_write_text(out, environment->base_location);
 	buffer_addf(out, "\n%*ssha256: \"%s\"\n", indent + 2, "", environment->base_sha256);
-}
-
-static void env_write(const struct setting *row, const void *target, int indent, struct buffer *out)
-{
-	const struct environment *environment = target;
-
-	(void)row;
-	buffer_add_str(out, environment->env[0] != NULL ? "\n" : " {}\n");
-	for (char **entry = environment->env; *entry != NULL; entry++) {
-		size_t length = strcspn(*entry, "=");
-
-		buffer_addf(out, "%*s\"%.*s\": ", indent + 2, "", (int)length, *entry);
-		yaml_write_text(out, *entry + length + 1);
-		buffer_add_str(out, "\n");
-	}
 }
 
 static const struct setting rows[] = {
@@ -222,6 +213,157 @@ static const struct setting rows[] = {
 		.lowest = SECOND,
 		.highest = 7 * DAY,
 		.about = "killed after this long"},
+	{.key = "services",
+		.type = SETTING_LIST,
+		FIELD(services),
+		.highest = SERVICES_MAX,
+		.count_offset = offsetof(struct environment, service_count),
+		.element_size = sizeof(struct environment_service),
+		.about = "servers that run in every warm sandbox; each is started when those "
+			 "before it are ready"},
+	{.key = "services[].name",
+		.type = SETTING_TEXT,
+		SERVICE(name),
+		.required = true,
+		.check = check_name,
+		.expects = "a name of a-z, 0-9, \".\", \"_\", \"-\"",
+		.about = "for logs and `hob logs`"},
+	{.key = "services[].run",
+		.type = SETTING_TEXT,
+		SERVICE(run),
+		.required = true,
+		.highest = RUN_BYTES_MAX,
+		.check = check_run,
+		.expects = "a command line for /bin/sh",
+		.about = "the command, given to /bin/sh -c; it stays in the foreground"},
+	{.key = "services[].user",
+		.type = SETTING_TEXT,
+		SERVICE(user),
+		.highest = 64,
+		.check = check_user,
+		.expects = "a user name or uid[:gid]",
+		.derived = "user",
+		.about = "who runs it"},
+	{.key = "services[].cwd",
+		.type = SETTING_INNER_PATH,
+		SERVICE(cwd),
+		.derived = "workdir",
+		.about = "where it starts"},
+	{.key = "services[].env",
+		.type = SETTING_CUSTOM,
+		SERVICE(env),
+		.derived = "none",
+		.read = env_read,
+		.write = env_write,
+		.expects = "mapping of KEY: value",
+		.about = "its variables, beside those of `env`"},
+	{.key = "services[].ready",
+		.type = SETTING_SECTION,
+		.about = "when it counts as ready, by one of four ways; else when it is started"},
+	{.key = "services[].ready.tcp",
+		.type = SETTING_TEXT,
+		SERVICE(ready_tcp),
+		.highest = 5,
+		.check = check_port,
+		.expects = "a port",
+		.about = "somebody accepts at this port of 127.0.0.1 or ::1"},
+	{.key = "services[].ready.http",
+		.type = SETTING_TEXT,
+		SERVICE(ready_http),
+		.check = check_service_url,
+		.expects = "an http:// address of 127.0.0.1",
+		.about = "and answers a GET of this with a status of 2xx or 3xx"},
+	{.key = "services[].ready.command",
+		.type = SETTING_TEXT,
+		SERVICE(ready_command),
+		.highest = RUN_BYTES_MAX,
+		.check = check_run,
+		.expects = "a command line for /bin/sh",
+		.about = "this exits with 0"},
+	{.key = "services[].ready.file",
+		.type = SETTING_INNER_PATH,
+		SERVICE(ready_file),
+		.about = "this is there, a file, socket or folder"},
+	{.key = "services[].ready.timeout",
+		.type = SETTING_DURATION,
+		SERVICE(ready_timeout_ms),
+		.fallback = "60s",
+		.lowest = SECOND / 10,
+		.highest = DAY,
+		.about = "failed when it takes longer"},
+	{.key = "services[].ready.interval",
+		.type = SETTING_DURATION,
+		SERVICE(ready_interval_ms),
+		.fallback = "100ms",
+		.lowest = 5,
+		.highest = MINUTE,
+		.about = "between two looks; the first follow one another faster"},
+	{.key = "services[].restart",
+		.type = SETTING_SECTION,
+		.about = "when it ends, ready or not"},
+	{.key = "services[].restart.attempts",
+		.type = SETTING_INT,
+		SERVICE(restart_attempts),
+		.fallback = "5",
+		.lowest = 0,
+		.highest = 1000,
+		.about = "started again so often in a row; then a waiting sandbox is replaced"},
+	{.key = "services[].restart.delay",
+		.type = SETTING_DURATION,
+		SERVICE(restart_delay_ms),
+		.fallback = "500ms",
+		.lowest = 10,
+		.highest = DAY,
+		.about = "before the first; doubles with each that follows"},
+	{.key = "services[].restart.max_delay",
+		.type = SETTING_DURATION,
+		SERVICE(restart_max_delay_ms),
+		.fallback = "30s",
+		.lowest = 10,
+		.highest = DAY,
+		.about = "never longer"},
+	{.key = "services[].on_refresh",
+		.type = SETTING_CHOICE,
+		SERVICE(on_refresh),
+		.fallback = "keep",
+		.choices = refresh_words,
+		.about = "what happens to it when the source is brought to a newer commit"},
+	{.key = "services[].signal",
+		.type = SETTING_CHOICE,
+		SERVICE(signal),
+		.fallback = "HUP",
+		.choices = signal_words,
+		.about = "what on_refresh: signal sends to it"},
+	{.key = "services[].on_restore",
+		.type = SETTING_SWITCH,
+		SERVICE(on_restore),
+		.fallback = "start",
+		.choices = restore_words,
+		.about = "whether restored and forked sandboxes have it, too"},
+	{.key = "prime",
+		.type = SETTING_SECTION,
+		.about = "run once in every warm sandbox, so that what it reads is in memory"},
+	{.key = "prime.run",
+		.type = SETTING_TEXT,
+		FIELD(prime.run),
+		.required = true,
+		.highest = RUN_BYTES_MAX,
+		.check = check_run,
+		.expects = "a command line for /bin/sh",
+		.about = "the command, given to /bin/sh -c when the services are ready"},
+	{.key = "prime.timeout",
+		.type = SETTING_DURATION,
+		FIELD(prime.timeout_ms),
+		.fallback = "60s",
+		.lowest = SECOND / 10,
+		.highest = DAY,
+		.about = "killed and failed after this long"},
+	{.key = "prime.on_failure",
+		.type = SETTING_SWITCH,
+		FIELD(prime.may_fail),
+		.fallback = "fail",
+		.choices = failure_words,
+		.about = "whether a sandbox in which it failed is thrown away"},
 	{.key = "check",
 		.type = SETTING_SECTION,
 		.about = "the gate: run in a sandbox of the new image, which is published if it "

@@ -222,8 +222,11 @@ static int refuse_not_map(const struct settings_input *in, const char *prefix,
 	const struct yaml_node *node, struct error *err)
 {
 	char found[96];
-	/* "limits." is the mapping limits, "steps[]." an entry of steps. */
-	bool entry = strchr(prefix, '[') != NULL;
+	/* "limits." is the mapping limits, "steps[]." an entry of steps, "steps[].x." a mapping x
+	 * in such an entry. */
+	size_t length = strlen(prefix) - 1;
+	bool entry = prefix[0] != '\0' && prefix[length - 1] == ']';
+	const char *inner = memrchr(prefix, '.', prefix[0] != '\0' ? length : 0);
 
 	yaml_describe(node, found, sizeof(found));
 	if (prefix[0] == '\0') {
@@ -232,7 +235,10 @@ static int refuse_not_map(const struct settings_input *in, const char *prefix,
 	}
 	return yaml_error(err, in->name, node, false,
 		"%s\"%.*s\" expects a mapping of keys to values, not %s",
-		entry ? "an entry of " : "", (int)strcspn(prefix, "[."), prefix, found);
+		entry ? "an entry of " : "",
+		(int)(inner != NULL ? length : strcspn(prefix, "[.")) -
+			(int)(inner != NULL ? inner + 1 - prefix : 0),
+		inner != NULL ? inner + 1 : prefix, found);
 }
 
 int settings_read_section(const struct settings_input *in, const char *prefix,

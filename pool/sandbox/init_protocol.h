@@ -14,7 +14,7 @@
 
 #include <stdint.h>
 
-#define INIT_VERSION 1
+#define INIT_VERSION 2
 #define INIT_CONTROL_FD 3 /* the first connection, inherited */
 #define INIT_LISTEN_FD 4 /* where later ones are accepted; not there in build sandboxes */
 
@@ -47,7 +47,12 @@ enum init_type {
 	INIT_FILE_REMOVE, /* struct init_file + path: DONE */
 	INIT_FILE_DATA, /* bytes, both ways */
 	INIT_FILE_END,
-	INIT_FILE_CANCEL, /* the partial file is removed */
+	INIT_FILE_CANCEL, /* the partial file is removed; a log or probe is given up */
+	/* Both with ids of file requests, and INIT_REFUSED when it fails. */
+	INIT_LOG, /* struct init_log: what is kept of a quiet exec, INIT_FILE_DATA…, and then
+		     INIT_FILE_DONE, or what comes until the exec is forgotten */
+	INIT_PROBE, /* struct init_probe + text: is it there yet? INIT_FILE_DONE with the status of
+		       HTTP, else 0 */
 	/* init -> hob */
 	INIT_HELLO = 64, /* struct init_hello; then one INIT_STATE for each exec it knows */
 	INIT_STATE, /* struct init_state */
@@ -71,6 +76,10 @@ struct init_header {
 
 #define INIT_EXEC_PTY 1u
 #define INIT_EXEC_STDIN 2u /* else stdin is /dev/null */
+#define INIT_EXEC_QUIET                                                                            \
+	4u /* its output is kept and read with INIT_LOG, never sent; nobody need                   \
+	      listen for it to go on */
+#define INIT_EXEC_GROUP 8u /* what its process group left running ends with it */
 
 /* PATH, HOME, USER and, on a terminal, TERM are added to the environment when it lacks them. */
 struct init_exec {
@@ -78,6 +87,8 @@ struct init_exec {
 	uint32_t argc, envc;
 	uint16_t rows, cols;
 	uint32_t window; /* first grant of output */
+	uint32_t follows; /* QUIET: the ended exec whose kept output it goes on with; 0: none. That
+			     one is forgotten, and those who read it read on */
 };
 
 struct init_size {
@@ -112,6 +123,26 @@ struct init_file {
 	uint32_t flags;
 	uint32_t mode; /* WRITE: permission bits */
 	uint64_t bytes_max; /* WRITE and READ: refuse beyond this */
+};
+
+struct init_log {
+	uint32_t exec;
+	uint32_t follow; /* go on with what comes */
+};
+
+#define INIT_PROBES_MAX 32 /* at a time */
+#define INIT_PROBE_TEXT_MAX 4096
+
+enum init_probe_kind {
+	INIT_PROBE_TCP, /* somebody accepts at 127.0.0.1 or ::1 */
+	INIT_PROBE_HTTP, /* and answers `text`, a whole request, with a status of 2xx or 3xx */
+	INIT_PROBE_FILE, /* there is something at the path `text` */
+};
+
+struct init_probe {
+	uint32_t kind;
+	uint32_t port;
+	uint32_t timeout_ms;
 };
 
 struct init_file_info {

@@ -202,6 +202,11 @@ struct exec_spec {
 	bool pty;
 	bool stdin_open;
 	uint16_t rows, cols;
+	/* Its output is kept inside for init_log_read and never sent, nobody need listen for it to
+	 * go on, its process group ends with it, and it is known inside until init_exec_forget. */
+	bool service;
+	uint32_t follows; /* service: the ended exec whose log it goes on with, and which is
+			     forgotten; 0: none */
 };
 
 struct exec_result {
@@ -233,6 +238,10 @@ MUSTCHECK int init_exec(struct init_client *client, uint32_t id, const struct ex
 MUSTCHECK int init_exec_adopt(struct init_client *client, uint32_t id,
 	const struct exec_events *events, void *context, struct init_exec_handle **ret_exec,
 	struct error *err);
+/* An adopted one was started as a service. */
+void init_exec_keep(struct init_exec_handle *exec);
+/* Of one without a handle: kills it if it runs, and its log goes. */
+void init_exec_forget(struct init_client *client, uint32_t id);
 void init_exec_consumed(struct init_exec_handle *exec, size_t bytes);
 /* At most what stdin_room said, taken off it. */
 MUSTCHECK int init_exec_write(
@@ -272,6 +281,21 @@ MUSTCHECK int init_file_list(struct init_client *client, const char *path,
 	const struct file_events *events, void *context, struct init_file_handle **ret_file,
 	struct error *err);
 MUSTCHECK int init_file_remove(struct init_client *client, const char *path, bool recursive,
+	const struct file_events *events, void *context, struct init_file_handle **ret_file,
+	struct error *err);
+/* What is kept of a service's output, both streams as they came: data, then done; `follow`: what
+ * comes too, until the service is forgotten. */
+MUSTCHECK int init_log_read(struct init_client *client, uint32_t exec, bool follow,
+	const struct file_events *events, void *context, struct init_file_handle **ret_file,
+	struct error *err);
+/* One look at whether something is ready: `done`, its error saying what is missing. */
+struct probe_spec {
+	const char *path; /* there is something; or, when NULL, */
+	uint16_t port; /* of 127.0.0.1 or ::1: somebody accepts, and */
+	const char *http; /* answers this whole request with a status of 2xx or 3xx; NULL: tcp */
+	int64_t timeout_ms;
+};
+MUSTCHECK int init_probe(struct init_client *client, const struct probe_spec *spec,
 	const struct file_events *events, void *context, struct init_file_handle **ret_file,
 	struct error *err);
 void init_file_consumed(struct init_file_handle *file, size_t bytes);

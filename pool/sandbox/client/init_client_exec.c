@@ -103,7 +103,10 @@ int init_exec(struct init_client *client, uint32_t id, const struct exec_spec *s
 	struct error *err)
 {
 	struct init_exec head = {
-		.flags = (spec->pty ? INIT_EXEC_PTY : 0) | (spec->stdin_open ? INIT_EXEC_STDIN : 0),
+		.flags = (spec->pty ? INIT_EXEC_PTY : 0) |
+			 (spec->stdin_open ? INIT_EXEC_STDIN : 0) |
+			 (spec->service ? INIT_EXEC_QUIET | INIT_EXEC_GROUP : 0),
+		.follows = spec->follows,
 		.rows = spec->rows,
 		.cols = spec->cols,
 		.window = INIT_WINDOW_DEFAULT,
@@ -132,6 +135,7 @@ int init_exec(struct init_client *client, uint32_t id, const struct exec_spec *s
 	}
 	exec = exec_new(client, id, events, context);
 	exec->stdin_open = spec->stdin_open || spec->pty;
+	exec->keeps = spec->service;
 	*ret_exec = exec;
 	return 0;
 }
@@ -153,6 +157,16 @@ int init_exec_adopt(struct init_client *client, uint32_t id, const struct exec_e
 	exec->stdin_open = true;
 	*ret_exec = exec;
 	return 0;
+}
+
+void init_exec_keep(struct init_exec_handle *exec)
+{
+	exec->keeps = true;
+}
+
+void init_exec_forget(struct init_client *client, uint32_t id)
+{
+	client_control(client, INIT_FORGET, id, NULL, 0);
 }
 
 void init_exec_consumed(struct init_exec_handle *exec, size_t bytes)
@@ -242,7 +256,7 @@ static void exec_end(struct init_exec_handle *exec, const struct exec_result *re
 	if (!exec->orphan && exec->events->ended != NULL) {
 		exec->events->ended(exec->context, result, err);
 	}
-	if (known_inside) {
+	if (known_inside && !exec->keeps) {
 		client_control(client, INIT_FORGET, exec->id, NULL, 0);
 	}
 	exec_unlink(exec);

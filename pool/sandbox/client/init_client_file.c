@@ -53,6 +53,8 @@ static const uint32_t kind_types[] = {
 	[FILE_WRITE] = INIT_FILE_WRITE,
 	[FILE_LIST] = INIT_FILE_LIST,
 	[FILE_REMOVE] = INIT_FILE_REMOVE,
+	[FILE_LOG] = INIT_LOG,
+	[FILE_PROBE] = INIT_PROBE,
 };
 
 struct file_request {
@@ -63,13 +65,33 @@ struct file_request {
 	void *context;
 };
 
+/* Sends the request; the handle's events and context are the caller's to set. */
+static int handle_new(struct init_client *client, enum file_kind kind, const struct part *parts,
+	struct init_file_handle **ret_file, struct error *err)
+{
+	uint32_t id = free_id(client);
+	struct init_file_handle *file;
+	int result = client_request(client, kind_types[kind], id, parts, 2, err);
+
+	if (result < 0) {
+		return result;
+	}
+	file = xcalloc(1, sizeof(*file));
+	file->client = client;
+	file->id = id;
+	file->kind = kind;
+	file->in.credit = INIT_WINDOW_DEFAULT;
+	file->next = client->files;
+	client->files = file;
+	*ret_file = file;
+	return 0;
+}
+
 static int request(struct init_client *client, const struct file_request *request,
 	struct init_file_handle **ret_file, struct error *err)
 {
 	size_t length = strlen(request->path);
 	struct part parts[2] = {{&request->head, sizeof(request->head)}, {request->path, length}};
-	struct init_file_handle *file;
-	uint32_t id = free_id(client);
 	int result;
 
 	if (request->path[0] != '/' || length > PATH_LENGTH_MAX) {
@@ -77,21 +99,12 @@ static int request(struct init_client *client, const struct file_request *reques
 			"\"%.200s\": not an absolute path of at most %d bytes", request->path,
 			PATH_LENGTH_MAX);
 	}
-	result = client_request(client, kind_types[request->kind], id, parts, 2, err);
-	if (result < 0) {
-		return result;
+	result = handle_new(client, request->kind, parts, ret_file, err);
+	if (result == 0) {
+		(*ret_file)->events = request->events;
+		(*ret_file)->context = request->context;
 	}
-	file = xcalloc(1, sizeof(*file));
-	file->client = client;
-	file->id = id;
-	file->kind = request->kind;
-	file->in.credit = INIT_WINDOW_DEFAULT;
-	file->events = request->events;
-	file->context = request->context;
-	file->next = client->files;
-	client->files = file;
-	*ret_file = file;
-	return 0;
+	return result;
 }
 
 int init_file_read(struct init_client *client, const char *path, uint64_t bytes_max,
@@ -130,6 +143,46 @@ int init_file_remove(struct init_client *client, const char *path, bool recursiv
 		FILE_REMOVE, {.flags = recursive ? INIT_FILE_RECURSIVE : 0}, path, events, context};
 
 	return request(client, &what, ret_file, err);
+}
+
+int init_log_read(struct init_client *client, uint32_t exec, bool follow,
+	const struct file_events *events, void *context, struct init_file_handle **ret_file,
+	struct error *err)
+{
+	struct init_log log = {.exec = exec, .follow = follow ? 1 : 0};
+	struct part parts[2] = {{&log, sizeof(log)}, {NULL, 0}};
+	int result = handle_new(client, FILE_LOG, parts, ret_file, err);
+
+	if (result == 0) {
+		(*ret_file)->events = events;
+		(*ret_file)->context = context;
+	}
+	return result;
+}
+
+int init_probe(struct init_client *client, const struct probe_spec *spec,
+	const struct file_events *events, void *context, struct init_file_handle **ret_file,
+	struct error *err)
+{
+	struct init_probe probe = {.kind = spec->path != NULL   ? INIT_PROBE_FILE
+					   : spec->http != NULL ? INIT_PROBE_HTTP
+								: INIT_PROBE_TCP,
+		.port = spec->port,
+		.timeout_ms = (uint32_t)spec->timeout_ms};
+	const char *text = spec->path != NULL ? spec->path : spec->http != NULL ? spec->http : "";
+	struct part parts[2] = {{&probe, sizeof(probe)}, {text, strlen(text)}};
+	int result;
+
+	if (parts[1].length > INIT_PROBE_TEXT_MAX) {
+		return error_set(
+			err, ERROR_INVALID, "a probe of more than %d bytes", INIT_PROBE_TEXT_MAX);
+	}
+	result = handle_new(client, FILE_PROBE, parts, ret_file, err);
+	if (result == 0) {
+		(*ret_file)->events = events;
+		(*ret_file)->context = context;
+	}
+	return result;
 }
 
 void init_file_consumed(struct init_file_handle *file, size_t bytes)
@@ -283,7 +336,9 @@ static const char *entry_packet(struct init_file_handle *file, const void *body,
 
 static const char *data_packet(struct init_file_handle *file, const void *body, size_t length)
 {
-	if (file->kind != FILE_READ || !file->info_seen || !inflow_take(&file->in, length)) {
+	bool may = file->kind == FILE_LOG || (file->kind == FILE_READ && file->info_seen);
+
+	if (!may || !inflow_take(&file->in, length)) {
 		return "data that was not asked for";
 	}
 	file->moved += length;
@@ -320,7 +375,8 @@ static const char *done_packet(struct init_file_handle *file, const void *body, 
 	memcpy(&bytes, body, sizeof(bytes));
 	if ((file->kind == FILE_WRITE && !file->end_sent) ||
 		((file->kind == FILE_READ || file->kind == FILE_LIST) && !file->info_seen) ||
-		((file->kind == FILE_READ || file->kind == FILE_WRITE) && bytes != file->moved)) {
+		((file->kind == FILE_READ || file->kind == FILE_WRITE || file->kind == FILE_LOG) &&
+			bytes != file->moved)) {
 		return "an end before the end";
 	}
 	file_end(file, bytes, NULL);

@@ -37,13 +37,14 @@ struct init_exec_handle {
 	bool ending; /* `ended` is being called: the id is not free yet */
 	bool gone; /* off the list: no more calls */
 	bool orphan; /* detached, the command goes on: nobody hears of it */
+	bool keeps; /* its log stays after its end */
 	struct inflow in;
 	uint32_t room; /* of stdin */
 	const struct exec_events *events;
 	void *context;
 };
 
-enum file_kind { FILE_READ, FILE_WRITE, FILE_LIST, FILE_REMOVE };
+enum file_kind { FILE_READ, FILE_WRITE, FILE_LIST, FILE_REMOVE, FILE_LOG, FILE_PROBE };
 
 struct init_file_handle {
 	struct init_file_handle *next;

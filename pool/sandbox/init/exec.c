@@ -18,6 +18,10 @@
 
 /* How long the output of an ended command may stay open in the hands of its children. */
 #define LINGER_MS 100
+/* A quiet exec that writes more than this at once is read again only a moment later, so that a
+ * flood waits in its pipe instead of taking a processor. */
+#define FLOOD_BYTES 16384
+#define FLOOD_PAUSE_MS 5
 /* Forgotten execs that are drained; the oldest pipe is closed beyond. */
 #define DRAINS_MAX 256
 #define SIGNAL_LAST 64
@@ -119,7 +123,7 @@ void exec_replay(struct exec *exec)
 	exec->attached = true;
 	exec->reported = false;
 	exec->grant = INIT_WINDOW_DEFAULT;
-	exec->replaying = true;
+	exec->replaying = !exec->quiet;
 	exec->replay = (struct kept_cursor){0, 0};
 	wire_send_u32(INIT_STARTED, exec->id, (uint32_t)exec->pid);
 	exec->in.unreported = 0;
@@ -234,6 +238,10 @@ void exec_reaped(pid_t pid, int status, const struct rusage *usage)
 		.max_rss_bytes = (uint64_t)usage->ru_maxrss * 1024,
 	};
 	input_close(exec);
+	if (exec->group) {
+		/* Its number was free only a moment ago: nobody else has it yet. */
+		(void)kill(-pid, SIGKILL);
+	}
 }
 
 /* ---- output ---- */
@@ -279,6 +287,25 @@ static void stream_pump(struct exec *exec, struct stream *stream)
 		kept_add(&exec->kept, stream->type, scratch, length);
 		wire_send(stream->type, exec->id, NULL, 0, scratch, length);
 	}
+}
+
+static void keep_pump(struct exec *exec)
+{
+	size_t length, all = 0;
+
+	if (exec->pause_ms > now_ms()) {
+		return;
+	}
+	for (int i = 0; i < 2; i++) {
+		struct stream *stream = &exec->out[i];
+
+		if (stream->fd >= 0 && stream->ready &&
+			stream_read(exec, stream, PAYLOAD_MAX, &length)) {
+			kept_add(&exec->kept, stream->type, scratch, length);
+			all += length;
+		}
+	}
+	exec->pause_ms = all > FLOOD_BYTES ? now_ms() + FLOOD_PAUSE_MS : 0;
 }
 
 static void drain(struct exec *exec)
@@ -360,6 +387,9 @@ static bool can_go_on(const struct exec *exec)
 	if (exec->finished && (!exec->attached || exec->reported)) {
 		return ready;
 	}
+	if (exec->quiet) {
+		return ready && exec->pause_ms == 0;
+	}
 	return exec->attached && wire_is_clear() && exec->grant > 0 && (ready || exec->replaying);
 }
 
@@ -375,6 +405,8 @@ bool exec_run(void)
 			replay_pump(exec);
 		} else if (exec->finished) {
 			drain(exec);
+		} else if (exec->quiet) {
+			keep_pump(exec);
 		} else if (exec->attached) {
 			stream_pump(exec, &exec->out[0]);
 			stream_pump(exec, &exec->out[1]);
@@ -394,6 +426,10 @@ int exec_timeout_ms(void)
 		if (exec->exited && exec->attached && !exec->counted && !exec->finished &&
 			!exec->dead && exec->deadline_ms < first_ms) {
 			first_ms = exec->deadline_ms;
+		}
+		if (exec->pause_ms > 0 && !exec->dead && !exec->finished &&
+			exec->pause_ms < first_ms) {
+			first_ms = exec->pause_ms;
 		}
 	}
 	if (first_ms == INT64_MAX) {

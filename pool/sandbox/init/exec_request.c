@@ -173,7 +173,8 @@ static bool stream_watch(struct exec *exec, int index, int fd)
 	/* A terminal's input goes through the same descriptor. */
 	uint32_t events = EPOLLIN | EPOLLET | (exec->tty ? (uint32_t)EPOLLOUT : 0);
 
-	stream->watch = (struct watch){index == 0 ? WATCH_STDOUT : WATCH_STDERR, exec};
+	stream->watch =
+		(struct watch){.kind = index == 0 ? WATCH_STDOUT : WATCH_STDERR, .exec = exec};
 	stream->type = index == 0 ? INIT_STDOUT : INIT_STDERR;
 	stream->fd = fd;
 	return fd < 0 || watch_add(fd, events, &stream->watch);
@@ -190,9 +191,11 @@ static struct exec *exec_make(uint32_t id, const struct request *request, struct
 	}
 	exec->id = id;
 	exec->tty = (request->head.flags & INIT_EXEC_PTY) != 0;
+	exec->quiet = (request->head.flags & INIT_EXEC_QUIET) != 0;
+	exec->group = (request->head.flags & INIT_EXEC_GROUP) != 0;
 	exec->attached = true;
 	exec->grant = request->head.window;
-	exec->in.watch = (struct watch){WATCH_STDIN, exec};
+	exec->in.watch = (struct watch){.kind = WATCH_STDIN, .exec = exec};
 	exec->in.fd = exec->tty ? plumbing->out[0] : plumbing->in;
 	watched =
 		stream_watch(exec, 0, plumbing->out[0]) &&
@@ -210,6 +213,24 @@ static struct exec *exec_make(uint32_t id, const struct request *request, struct
 	plumbing->out[1] = -1;
 	plumbing->in = -1;
 	return exec;
+}
+
+/* The log of a command that is started again is one log. */
+static void follow(struct exec *exec, uint32_t before)
+{
+	struct exec *ended = exec_find(before);
+	char line[64];
+
+	if (ended == NULL || !ended->quiet || !ended->exited || ended == exec) {
+		return;
+	}
+	text_format(line, sizeof(line), "[hob] it ended with code %d; started again\n",
+		ended->result.code);
+	exec->kept = ended->kept;
+	ended->kept = (struct kept){.data = NULL};
+	kept_add(&exec->kept, INIT_STDERR, line, strlen(line));
+	file_logs_move(before, exec->id);
+	exec_forget(ended);
 }
 
 static int start(uint32_t id, struct request *request, struct plumbing *plumbing, char *why)
@@ -239,6 +260,9 @@ static int start(uint32_t id, struct request *request, struct plumbing *plumbing
 	exec->pid = pid;
 	exec->started_us = started_us;
 	exec_add(exec);
+	if (exec->quiet) {
+		follow(exec, request->head.follows);
+	}
 	wire_send_u32(INIT_STARTED, id, (uint32_t)pid);
 	return 0;
 }

@@ -211,17 +211,13 @@ static void remove_run(struct file_job *job)
 	}
 }
 
-/* A job whose request makes sense, at the end of the queue; NULL when it was refused. */
-static struct file_job *job_new(uint32_t type, uint32_t id, const char *body, size_t length)
+struct file_job *file_job_new(uint32_t type, uint32_t id, const char *path, size_t path_length)
 {
-	size_t path_length =
-		length > sizeof(struct init_file) ? length - sizeof(struct init_file) : 0;
-	const char *path = body + sizeof(struct init_file);
 	struct file_job **last = &jobs;
 	struct file_job *job;
 
-	if (path_length == 0 || path[0] != '/' || memchr(path, '\0', path_length) != NULL) {
-		wire_refuse(id, EINVAL, "not an absolute path");
+	if (id < INIT_FILE_ID_FIRST || file_find(id) != NULL) {
+		wire_refuse(id, EEXIST, "%u: not a free number for a file request", id);
 		return NULL;
 	}
 	if (job_count() >= INIT_FILES_MAX) {
@@ -234,7 +230,6 @@ static struct file_job *job_new(uint32_t type, uint32_t id, const char *body, si
 		wire_refuse(id, ENOMEM, "no memory for a file request");
 		return NULL;
 	}
-	memcpy(&job->request, body, sizeof(job->request));
 	job->id = id;
 	job->type = type;
 	job->fd = -1;
@@ -248,16 +243,20 @@ static struct file_job *job_new(uint32_t type, uint32_t id, const char *body, si
 
 void file_request(uint32_t type, uint32_t id, const char *body, size_t length)
 {
+	size_t path_length =
+		length > sizeof(struct init_file) ? length - sizeof(struct init_file) : 0;
+	const char *path = body + sizeof(struct init_file);
 	struct file_job *job;
 
-	if (id < INIT_FILE_ID_FIRST || file_find(id) != NULL) {
-		wire_refuse(id, EEXIST, "%u: not a free number for a file request", id);
+	if (path_length == 0 || path[0] != '/' || memchr(path, '\0', path_length) != NULL) {
+		wire_refuse(id, EINVAL, "not an absolute path");
 		return;
 	}
-	job = job_new(type, id, body, length);
+	job = file_job_new(type, id, path, path_length);
 	if (job == NULL) {
 		return;
 	}
+	memcpy(&job->request, body, sizeof(job->request));
 	if (type == INIT_FILE_READ) {
 		read_start(job);
 	} else if (type == INIT_FILE_WRITE) {
@@ -272,8 +271,20 @@ void file_request(uint32_t type, uint32_t id, const char *body, size_t length)
 /* Can it go on without anything from outside? Writing only goes on by packets. */
 static bool is_runnable(const struct file_job *job)
 {
+	if (job->type == INIT_LOG) {
+		return !job->dead && wire_is_clear() && log_is_runnable(job);
+	}
 	return !job->dead && wire_is_clear() && job->type != INIT_FILE_WRITE &&
 	       (job->type != INIT_FILE_READ || job->grant > 0);
+}
+
+void file_logs_move(uint32_t from, uint32_t to)
+{
+	for (struct file_job *job = jobs; job != NULL; job = job->next) {
+		if (job->type == INIT_LOG && job->log.exec == from) {
+			job->log.exec = to;
+		}
+	}
 }
 
 bool file_run(void)
@@ -286,6 +297,8 @@ bool file_run(void)
 		}
 		if (job->type == INIT_FILE_READ) {
 			read_run(job);
+		} else if (job->type == INIT_LOG) {
+			log_run(job);
 		} else if (job->type == INIT_FILE_LIST) {
 			file_list_run(job);
 		} else {

@@ -25,13 +25,16 @@ enum watch_kind {
 	WATCH_SIGNAL,
 	WATCH_STDOUT,
 	WATCH_STDERR,
-	WATCH_STDIN
+	WATCH_STDIN,
+	WATCH_PROBE
 };
 
 struct exec;
+struct probe;
 struct watch {
 	enum watch_kind kind;
 	struct exec *exec;
+	struct probe *probe;
 };
 
 bool watch_add(int fd, uint32_t events, struct watch *watch);
@@ -73,6 +76,7 @@ struct kept {
 	char *data; /* records: a header and its bytes */
 	size_t length, room;
 	size_t last; /* offset of the last record, to add to it */
+	uint64_t total; /* bytes of output that were ever added */
 };
 struct kept_cursor {
 	size_t record; /* offset */
@@ -83,6 +87,9 @@ void kept_add(struct kept *kept, uint32_t type, const void *data, size_t length)
 /* The next bytes, at most `max`, of one stream; 0 at the end. */
 size_t kept_next(const struct kept *kept, struct kept_cursor *cursor, size_t max, uint32_t *type,
 	const char **data);
+/* Both streams as they came, from the byte *position of all that were ever added, or the oldest
+ * that is left; moves *position behind them. 0: no more. */
+size_t kept_copy(const struct kept *kept, uint64_t *position, char *to, size_t max);
 void kept_done(struct kept *kept);
 
 /* ---- user.c ---- */
@@ -148,6 +155,8 @@ struct exec {
 	uint32_t id; /* 0: forgotten; lives only to drain what a grandchild writes */
 	pid_t pid;
 	bool tty;
+	bool quiet; /* its output is only kept */
+	bool group; /* its process group ends with it */
 	bool attached; /* this connection hears of it */
 	bool exited;
 	bool finished; /* and its output is over: what comes still is drained */
@@ -159,6 +168,7 @@ struct exec {
 	uint64_t grant;
 	int64_t started_us;
 	int64_t deadline_ms;
+	int64_t pause_ms; /* quiet: much came; it is not read again before this */
 	struct stream out[2];
 	struct input in;
 	struct kept kept;
@@ -198,7 +208,7 @@ struct removal;
 struct file_job {
 	struct file_job *next;
 	uint32_t id;
-	uint32_t type; /* INIT_FILE_READ … INIT_FILE_REMOVE */
+	uint32_t type; /* INIT_FILE_READ … INIT_FILE_REMOVE, INIT_LOG */
 	struct init_file request;
 	char *path; /* as it was asked for, for messages */
 	int fd; /* the file, or the folder that is listed */
@@ -210,6 +220,8 @@ struct file_job {
 	uint64_t bytes; /* moved */
 	uint64_t grant;
 	uint32_t unreported; /* WRITE: taken, and not yet granted anew */
+	struct init_log log; /* LOG */
+	uint64_t position; /* LOG: of the next byte */
 	bool dead;
 };
 
@@ -225,6 +237,25 @@ void file_bury(void);
 void file_fail(struct file_job *job, int sys, const char *what);
 void file_done(struct file_job *job, uint64_t count);
 void file_send_info(const struct file_job *job, const struct stat *st);
+/* A job at the end of the queue; NULL when it was refused. */
+struct file_job *file_job_new(uint32_t type, uint32_t id, const char *path, size_t path_length);
+
+/* ---- log.c: what is kept of quiet execs ---- */
+void log_request(uint32_t id, const char *body, size_t length);
+bool log_is_runnable(const struct file_job *job);
+void log_run(struct file_job *job);
+/* Those who read the one read the other from now on. */
+void file_logs_move(uint32_t from, uint32_t to);
+
+/* ---- probe.c: is a service there yet? ---- */
+void probe_request(uint32_t id, const char *body, size_t length);
+void probe_on_ready(struct probe *probe, uint32_t events);
+void probe_cancel(uint32_t id);
+void probe_cancel_all(void);
+/* Until the next deadline; -1: none. */
+int probe_timeout_ms(void);
+/* Ends those whose time is up, and frees what is over. */
+void probe_bury(void);
 
 /* ---- file_write.c, file_list.c ---- */
 void file_write_start(struct file_job *job);

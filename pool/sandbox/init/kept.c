@@ -95,6 +95,7 @@ void kept_add(struct kept *kept, uint32_t type, const void *data, size_t length)
 	}
 	memcpy(kept->data + kept->length, data, length);
 	kept->length += length;
+	kept->total += length;
 }
 
 size_t kept_next(const struct kept *kept, struct kept_cursor *cursor, size_t max, uint32_t *type,
@@ -117,6 +118,44 @@ size_t kept_next(const struct kept *kept, struct kept_cursor *cursor, size_t max
 		cursor->done = 0;
 	}
 	return length;
+}
+
+static size_t kept_bytes(const struct kept *kept)
+{
+	size_t bytes = 0;
+
+	for (size_t at = 0; at < kept->length;) {
+		struct kept_record record = record_at(kept, at);
+
+		bytes += record.length;
+		at += sizeof(record) + record.length;
+	}
+	return bytes;
+}
+
+size_t kept_copy(const struct kept *kept, uint64_t *position, char *to, size_t max)
+{
+	uint64_t first = kept->total - kept_bytes(kept);
+	size_t copied = 0;
+	uint64_t skip;
+
+	if (*position < first) {
+		*position = first;
+	}
+	skip = *position - first;
+	for (size_t at = 0; at < kept->length && copied < max;) {
+		struct kept_record record = record_at(kept, at);
+		size_t start = skip < record.length ? (size_t)skip : record.length;
+		size_t length = record.length - start;
+
+		length = length < max - copied ? length : max - copied;
+		memcpy(to + copied, kept->data + at + sizeof(record) + start, length);
+		copied += length;
+		skip -= start;
+		at += sizeof(record) + record.length;
+	}
+	*position += copied;
+	return copied;
 }
 
 void kept_done(struct kept *kept)

@@ -185,6 +185,9 @@ static void dispatch(const struct epoll_event *event)
 	case WATCH_STDIN:
 		exec_on_ready(watch, event->events);
 		break;
+	case WATCH_PROBE:
+		probe_on_ready(watch->probe, event->events);
+		break;
 	}
 }
 
@@ -195,9 +198,14 @@ static void memory_trim(void)
 	scratch_is_large = false;
 }
 
+static int earlier_ms(int a, int b)
+{
+	return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
 static int wait_ms(bool more)
 {
-	int timeout_ms = more ? 0 : exec_timeout_ms();
+	int timeout_ms = more ? 0 : earlier_ms(exec_timeout_ms(), probe_timeout_ms());
 
 	if (scratch_is_large && (timeout_ms < 0 || timeout_ms > TRIM_AFTER_MS)) {
 		timeout_ms = TRIM_AFTER_MS;
@@ -217,6 +225,7 @@ static void run(void)
 		more = file_run() || more;
 		exec_bury();
 		file_bury();
+		probe_bury();
 		timeout_ms = wait_ms(more);
 		count = epoll_wait(epoll_fd, batch, BATCH, timeout_ms);
 		for (int i = 0; i < count; i++) {

@@ -56,6 +56,7 @@ static void wire_close(void)
 	watch_close(&wire.fd);
 	exec_detach_all();
 	file_cancel_all();
+	probe_cancel_all();
 }
 
 void wire_use(int fd)
@@ -257,6 +258,9 @@ static void file_packet(uint32_t type, uint32_t id, const char *body, size_t len
 	struct file_job *job = file_find(id);
 
 	if (job == NULL) {
+		if (type == INIT_FILE_CANCEL) {
+			probe_cancel(id);
+		}
 		return;
 	}
 	if (type == INIT_FILE_DATA) {
@@ -284,6 +288,12 @@ static void packet_received(const struct init_header *header, char *body, size_t
 	case INIT_FILE_LIST:
 	case INIT_FILE_REMOVE:
 		file_request(header->type, header->id, body, length);
+		break;
+	case INIT_LOG:
+		log_request(header->id, body, length);
+		break;
+	case INIT_PROBE:
+		probe_request(header->id, body, length);
 		break;
 	case INIT_FILE_DATA:
 	case INIT_FILE_END:
