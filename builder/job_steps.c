@@ -116,27 +116,27 @@ int job_steps(struct job *job, struct error *err)
 int job_check(struct job *job, struct error *err)
 {
 	const struct environment_check *check = &job->environment->check;
-	const struct environment_step step = {.name = (char *)(uintptr_t) "check",
-		.run = check->run,
-		.timeout_ms = check->timeout_ms};
 	CLEANUP(staging_free_p) struct staging *staging = NULL;
 	struct step_spec spec = {.environment = job->environment,
-		.name = step.name,
-		.run = step.run,
-		.timeout_ms = step.timeout_ms,
+		.name = "check",
+		.run = check->run != NULL ? check->run : ":",
+		.timeout_ms = check->timeout_ms,
+		.services = true,
 		.layers = job->layers,
 		.layer_count = job->layer_count};
 	struct step_outcome outcome = {0};
 	int status;
 
-	if (check->run == NULL) {
+	/* Services that do not come up here come up nowhere. */
+	if (check->run == NULL && job->environment->warm_fingerprint[0] == '\0') {
 		return 0;
 	}
 	status = staging_new(job->machine->store, &staging, err);
 	if (status < 0) {
 		return status;
 	}
-	report_stage(job->machine->report, "check", "%s", check->run);
+	report_stage(
+		job->machine->report, "check", "%s", check->run != NULL ? check->run : "services");
 	spec.staging = staging_name(staging);
 	status = step_run(job->machine, &job->range, &spec, &outcome, err);
 	if (status == 0 && outcome.code != 0) {

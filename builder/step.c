@@ -12,6 +12,7 @@
 #include "builder/machine.h"
 #include "builder/range.h"
 #include "builder/report.h"
+#include "builder/step_services.h"
 #include "configs/environment.h"
 #include "pool/sandbox/sandbox.h"
 
@@ -29,6 +30,7 @@ struct step {
 	char id[ID_SIZE];
 	struct init_client *client;
 	struct init_exec_handle *exec;
+	struct step_services *services;
 	bool ready, closed, ended, moved; /* `moved`: any of the others happened */
 	bool failed;
 	struct exec_result result;
@@ -223,6 +225,15 @@ static int run_command(struct step *step, struct error *err)
 	if (!step->ready) {
 		return error_set(err, ERROR_UNAVAILABLE, "its sandbox died at its start");
 	}
+	if (step->spec->services) {
+		status = step_services_start(step->machine, environment, step->client,
+			&step->closed, &step->moved, &step->services, err);
+		if (status < 0) {
+			return status;
+		}
+		deadline_ms =
+			step->spec->timeout_ms > 0 ? clock_mono_ms() + step->spec->timeout_ms : 0;
+	}
 	status = init_exec(step->client, EXEC_ID, &exec, &exec_events, step, &step->exec, err);
 	if (status == 0) {
 		status = wait_end(step, deadline_ms, err);
@@ -251,6 +262,8 @@ static int run_in_sandbox(
 		init_exec_detach(step->exec, true);
 		step->exec = NULL;
 	}
+	step_services_end(step->services);
+	step->services = NULL;
 	init_client_free(step->client);
 	step->client = NULL;
 	return status;

@@ -21,6 +21,7 @@ struct step_spec {
 	const char *run; /* for /bin/sh -c */
 	int64_t timeout_ms; /* 0: the build's only */
 	bool network;
+	bool services; /* the environment's run beside it, and prime has run before it */
 	const char *staging; /* takes what it writes */
 	const struct layer *layers;
 	size_t layer_count;

@@ -16,6 +16,8 @@
 #include "pool/meter.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
+#include "pool/sandbox/services/services.h"
+#include "pool/services.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -146,6 +148,9 @@ static void adopt_record(struct manager *manager, struct entry_record *record)
 	if (status == 0) {
 		status = entry_files_open(entry, &err);
 	}
+	if (status == 0) {
+		status = entry_warm_load(entry, &err);
+	}
 	if (status == 0 && entry->record.hint.key[0] != '\0') {
 		if (was == ENTRY_CREATING || was == ENTRY_WARMING) {
 			hint_leftover(entry); /* ended once there is another in its place */
@@ -228,7 +233,7 @@ static void adopt_execs(struct entry *entry, const uint32_t *ids, size_t count)
 	exec_records_parse(buffer_text(&text), text.length, adopt_exec, &execs);
 	buffer_done(&text);
 	for (size_t i = 0; i < count; i++) {
-		if (!seen[i]) {
+		if (!seen[i] && ids[i] < SERVICE_EXEC_FIRST) {
 			run_adopt(entry, &(struct exec_record){.id = ids[i],
 						 .started_ms = entry->record.last_active_ms,
 						 .argv = (char **)(uintptr_t)unknown});
@@ -250,6 +255,7 @@ void entry_adopted(struct entry *entry, const uint32_t *execs, size_t count)
 	}
 	entry->adopt_as = ENTRY_GONE;
 	adopt_execs(entry, execs, count);
+	entry_services_adopt(entry, execs, count);
 	/* Writing this down and taking its commands up was our doing, not its owner's. */
 	entry->record.last_active_ms = active_ms;
 	entry_keep_time(entry);

@@ -11,6 +11,7 @@
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
+#include "pool/services.h"
 
 #include <inttypes.h>
 #include <strings.h>
@@ -168,13 +169,20 @@ int terms_refuse(struct pool *pool, const struct terms *terms, struct error *err
 
 struct entry *ready_find(const struct pool *pool, const struct pool_image *image)
 {
+	struct entry *second = NULL;
+
 	for (struct entry *entry = pool->entries[ENTRY_READY].first; entry != NULL;
 		entry = entry->next) {
-		if (entry->image == image && entry->client != NULL && entry->hint == NULL) {
+		if (entry->image != image || entry->outdated || entry->client == NULL ||
+			entry->hint != NULL) {
+			continue;
+		}
+		if (entry_services_up(entry)) {
 			return entry;
 		}
+		second = second != NULL ? second : entry;
 	}
-	return NULL;
+	return second;
 }
 
 struct entry *ready_find_older(struct pool *pool, const struct terms *terms)
@@ -233,7 +241,8 @@ static bool make_room(const struct pool *pool, const struct pool_image *image, b
 {
 	for (struct entry *entry = pool->entries[ENTRY_READY].first; entry != NULL;
 		entry = entry->next) {
-		if (entry->image != image && (entry->hint != NULL) == reserved) {
+		if ((entry->image != image || entry->outdated) &&
+			(entry->hint != NULL) == reserved) {
 			entry_release(entry, "made room for a claim");
 			return true;
 		}

@@ -37,7 +37,8 @@ bool terms_hold(struct pool *pool, const struct pool_image *image, const char *c
 /* Always ERROR_CONFLICT: not even the environment's newest image meets them. Asks for a build. */
 int terms_refuse(struct pool *pool, const struct terms *terms, struct error *err);
 
-/* The oldest ready one on the image that no hint reserves. NULL: none. */
+/* The oldest ready one on the image that no hint reserves, with its services as they are wanted;
+ * one of which a service is just started again only when there is no other. NULL: none. */
 struct entry *ready_find(const struct pool *pool, const struct pool_image *image);
 /* Ready, unreserved and within the terms, though its image has been replaced: the newest of them.
  * Only for terms that say how old it may be. */

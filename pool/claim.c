@@ -9,6 +9,7 @@
 #include "pool/hints/hint.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
+#include "pool/services.h"
 
 #include <inttypes.h>
 
@@ -206,7 +207,7 @@ void claims_serve(struct entry *entry)
 	bool hinted = claim != NULL;
 	struct error err = ERROR_INIT;
 
-	if (entry->hint == NULL) {
+	if (entry->hint == NULL && !entry->outdated) {
 		claim = entry->pool->claims_first;
 		while (claim != NULL && (claim->image != entry->image || claim->entry != NULL)) {
 			claim = claim->next;

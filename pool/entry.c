@@ -14,6 +14,7 @@
 #include "pool/meter.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
+#include "pool/services.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -61,6 +62,8 @@ void entry_free(struct entry *entry)
 	loop_timer_free(entry->freeze_timer);
 	loop_timer_free(entry->meter_timer);
 	loop_source_free(entry->pidfd_source);
+	entry_services_drop(entry);
+	warm_set_put(entry->warm);
 	init_client_free(entry->client);
 	fd_done(&entry->pidfd);
 	fd_done(&entry->state_fd);
@@ -81,21 +84,39 @@ static void count(struct entry *entry, enum entry_state state, bool in)
 	size_t one = in ? 1 : (size_t)-1;
 	size_t hinted = entry->hint != NULL ? one : 0;
 
+	/* Waiting for a slow service keeps no launcher busy; and what is out of date is for nobody.
+	 */
 	if (counts_as_creating(entry, state)) {
-		manager->creating_count += one;
-		entry->image->creating += one;
-		entry->image->creating_hinted += hinted;
+		manager->creating_count += entry->serving ? 0 : one;
+		entry->image->creating += entry->outdated ? 0 : one;
+		entry->image->creating_hinted += entry->outdated ? 0 : hinted;
 		entry->pool->creating_hinted += hinted;
 	}
 	if (state == ENTRY_READY) {
 		manager->ready_count += one;
-		entry->image->ready += one;
-		entry->image->ready_hinted += hinted;
+		entry->image->ready += entry->outdated ? 0 : one;
+		entry->image->ready_hinted += entry->outdated ? 0 : hinted;
 		entry->pool->ready_hinted += hinted;
 	}
 	if (state == ENTRY_CLAIMED || state == ENTRY_PAUSED) {
 		manager->claimed_count += one;
 	}
+}
+
+void entry_set_outdated(struct entry *entry)
+{
+	count(entry, entry->record.state, false);
+	entry->outdated = true;
+	count(entry, entry->record.state, true);
+	manager_dirty(entry->manager);
+}
+
+void entry_set_serving(struct entry *entry)
+{
+	count(entry, entry->record.state, false);
+	entry->serving = true;
+	count(entry, entry->record.state, true);
+	manager_dirty(entry->manager);
 }
 
 void entry_set_hint(struct entry *entry, struct hint *hint)

@@ -20,9 +20,11 @@ struct loop_source;
 struct loop_timer;
 struct init_client;
 struct run;
+struct services;
 struct snapshot_job;
 struct hint;
 struct claim;
+struct warm_set;
 struct entry;
 
 struct entry_list {
@@ -78,6 +80,12 @@ struct entry {
 	bool release_wanted; /* meanwhile somebody wanted it gone */
 	unsigned destroy_attempts;
 	const char *release_reason;
+	struct warm_set *warm; /* counted; NULL: it has neither services nor prime */
+	struct services *services; /* NULL: none, or not started yet */
+	bool serving; /* WARMING: hob-init answers, services are awaited */
+	bool outdated; /* its services are no longer what the environment says */
+	int64_t hello_us; /* monotonic */
+	int64_t services_us; /* that it waited for services and prime */
 	uint32_t next_exec;
 	struct run *runs;
 	size_t runs_running;
@@ -115,6 +123,10 @@ MUSTCHECK int entry_write(struct entry *entry, struct error *err);
 /* Opens (and makes) the state file in <run>/sandboxes/<id>. */
 MUSTCHECK int entry_files_open(struct entry *entry, struct error *err);
 void entry_files_remove(struct entry *entry);
+
+/* Two facts that the counts of its image and of the manager depend on. */
+void entry_set_outdated(struct entry *entry);
+void entry_set_serving(struct entry *entry);
 
 bool entry_is_busy(const struct entry *entry);
 /* Somebody worked in it just now. */

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "pool/builds.h"
 #include "pool/manager.h"
+#include "pool/services.h"
 
 #include <stdio.h>
 #include <sys/inotify.h>
@@ -77,6 +78,9 @@ static void apply(struct manager *manager)
 		if (pool->head == NULL) {
 			pool_head_refresh(pool);
 		}
+	}
+	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		pool_warm_refresh(pool);
 	}
 	for (size_t i = 0; i < manager->environments.failure_count; i++) {
 		log_failure("environment.unusable", &manager->environments.failures[i].error,

@@ -13,6 +13,7 @@
 #include "pool/meter.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
+#include "pool/services.h"
 
 /* A paused sandbox stands still within a millisecond, unless the kernel holds a process of it: then
  * its pauser is told after some 2 s. */
@@ -36,6 +37,7 @@ static void cgroup_write(struct entry *entry, bool frozen)
 	struct error err = ERROR_INIT;
 
 	entry->frozen = frozen;
+	entry_services_hold(entry, frozen);
 	(void)fault_point(frozen ? "sandbox.freeze" : "sandbox.thaw");
 	if (sandbox_freeze_now(manager->config, id, frozen, &err) == 0 ||
 		err.kind == ERROR_NOT_FOUND) {
@@ -59,6 +61,10 @@ static bool stands_still(const struct entry *entry)
 void entry_freeze(struct entry *entry)
 {
 	if (entry->record.state == ENTRY_READY && !entry->frozen && entry->client != NULL) {
+		if (!entry_services_up(entry)) {
+			entry_freeze_later(entry); /* what has just died comes up first */
+			return;
+		}
 		loop_timer_stop(entry->freeze_timer);
 		cgroup_write(entry, true);
 	}

@@ -20,6 +20,7 @@
 #include "pool/meter.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
+#include "pool/services.h"
 #include "pool/snapshot.h"
 #include "pool/usage.h"
 
@@ -121,6 +122,7 @@ static void tell_lost(struct entry *entry)
 		entry_use_end(use);
 		use->lost(use, &err);
 	}
+	entry_services_drop(entry);
 	init_client_free(entry->client);
 	entry->client = NULL;
 	runs_drop(entry, &err);
@@ -212,7 +214,7 @@ static void creation_counts(
 	}
 }
 
-static void creation_failed(struct entry *entry, const struct error *err)
+void entry_creation_failed(struct entry *entry, const struct error *err)
 {
 	struct pool *pool = entry->pool;
 
@@ -236,7 +238,7 @@ static void on_pidfd(void *context, uint32_t events)
 	case ENTRY_WARMING:
 		error_set(&err, ERROR_FAILED, "sandbox %s died before it was ready",
 			entry->record.id);
-		creation_failed(entry, &err);
+		entry_creation_failed(entry, &err);
 		return;
 	case ENTRY_READY:
 		entry->pool->died++;
@@ -264,23 +266,24 @@ int entry_watch(struct entry *entry, int pidfd, struct error *err)
 
 /* ---- from hello to ready ---- */
 
-static void entry_warm(struct entry *entry)
+void entry_warmed(struct entry *entry)
 {
 	struct pool *pool = entry->pool;
 	struct error err = ERROR_INIT;
 	int64_t us = clock_mono_us() - entry->requested_us;
 
-	loop_timer_stop(entry->timer);
 	(void)fault_point("sandbox.warm");
 	if (entry_set_state(entry, ENTRY_READY, &err) < 0) {
-		creation_failed(entry, &err);
+		entry_creation_failed(entry, &err);
 		return;
 	}
 	pool->start_us = pool->start_us == 0 ? us : pool->start_us + (us - pool->start_us) / 8;
 	log_info("sandbox.ready", "sandbox", entry->record.id, "environment", pool->name, "image",
 		entry->record.image_id, "us", us);
 	entry_freeze_later(entry);
-	pool_recovered(pool);
+	if (clock_mono_ms() >= pool->trouble_until_ms) {
+		pool_recovered(pool);
+	}
 	claims_serve(entry);
 }
 
@@ -291,7 +294,8 @@ static void on_hello(void *context, const uint32_t *execs, size_t count)
 	if (entry->adopt_as != ENTRY_GONE) {
 		entry_adopted(entry, execs, count);
 	} else {
-		entry_warm(entry);
+		loop_timer_stop(entry->timer);
+		entry_warm_begin(entry);
 	}
 }
 
@@ -300,12 +304,13 @@ static void on_closed(void *context)
 	struct entry *entry = context;
 	struct error err = ERROR_INIT;
 
+	entry_services_drop(entry);
 	init_client_free(entry->client);
 	entry->client = NULL;
 	if (entry->record.state == ENTRY_WARMING) {
 		error_set(&err, ERROR_UNAVAILABLE, "hob-init of %s closed its connection",
 			entry->record.id);
-		creation_failed(entry, &err);
+		entry_creation_failed(entry, &err);
 	} else {
 		if (entry->record.state == ENTRY_READY) {
 			entry->pool->died++;
@@ -332,7 +337,7 @@ static void on_created(
 
 	entry->launching = false;
 	if (err != NULL) {
-		creation_failed(entry, err);
+		entry_creation_failed(entry, err);
 		return;
 	}
 	if (entry->release_wanted) {
@@ -348,13 +353,13 @@ static void on_created(
 	if (entry_watch(entry, created->pidfd, &failure) < 0 ||
 		process_start_time(entry->record.pid, &entry->record.pid_start, &failure) < 0) {
 		close(fd);
-		creation_failed(entry, &failure);
+		entry_creation_failed(entry, &failure);
 		return;
 	}
 	/* For a restarted hobd it is as good as not made until it is ready. */
 	entry_move(entry, ENTRY_WARMING);
 	if (entry_connect(entry, fd, &failure) < 0) {
-		creation_failed(entry, &failure);
+		entry_creation_failed(entry, &failure);
 	}
 }
 
@@ -371,7 +376,9 @@ static int prepare(struct entry *entry, struct error *err)
 	} while (manager_entry(entry->manager, record->id) != NULL);
 	record->created_ms = clock_real_ms();
 	record->state = ENTRY_CREATING;
-	if ((status = entry_files_open(entry, err)) < 0 || (status = entry_write(entry, err)) < 0) {
+	if ((status = entry_files_open(entry, err)) < 0 ||
+		(status = entry_warm_record(entry, err)) < 0 ||
+		(status = entry_write(entry, err)) < 0) {
 		entry_files_remove(entry);
 		slot_give_back(entry->manager->slots, record->slot);
 		return status;
@@ -394,6 +401,7 @@ void entry_create(struct pool *pool, struct pool_image *image, const struct hint
 		entry->record.hint = *hint;
 		entry->record.last_active_ms = clock_real_ms();
 	}
+	entry->warm = warm_set_ref(pool->warm);
 	if (prepare(entry, &err) < 0) {
 		log_failure("sandbox.create_failed", &err, "environment", pool->name);
 		entry->record.state = ENTRY_GONE;
@@ -444,7 +452,7 @@ void entry_on_timer(void *context)
 	case ENTRY_WARMING:
 		error_set(&err, ERROR_TIMEOUT, "sandbox %s: no hello of its init within %d s",
 			entry->record.id, WARM_TIMEOUT_MS / 1000);
-		creation_failed(entry, &err);
+		entry_creation_failed(entry, &err);
 		break;
 	case ENTRY_CLAIMED:
 	case ENTRY_PAUSED:

@@ -23,6 +23,10 @@ void entry_end(struct entry *entry);
 MUSTCHECK int entry_connect(struct entry *entry, int control_fd, struct error *err);
 /* Watches the process; takes pidfd. */
 MUSTCHECK int entry_watch(struct entry *entry, int pidfd, struct error *err);
+/* It has all that it should have: ready, or a waiting claim's. */
+void entry_warmed(struct entry *entry);
+/* It will never be ready. */
+void entry_creation_failed(struct entry *entry, const struct error *err);
 /* The timer of entry.h. */
 void entry_on_timer(void *context);
 

@@ -13,6 +13,7 @@
 #include "pool/lifecycle.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
+#include "pool/services.h"
 #include "pool/snapshot.h"
 #include "pool/usage.h"
 
@@ -116,6 +117,7 @@ static void pool_free(struct pool *pool)
 {
 	loop_source_free(pool->build_source);
 	fd_done(&pool->build_pidfd);
+	warm_set_put(pool->warm);
 	pool_image_put(pool->head);
 	free(pool);
 }
@@ -183,6 +185,7 @@ void pool_recovered(struct pool *pool)
 	if (pool->attempts > 0) {
 		log_info("pool.recovered", "environment", pool->name, "attempts", pool->attempts);
 		pool->attempts = 0;
+		pool->trouble_until_ms = 0;
 		manager_dirty(pool->manager);
 	}
 }
@@ -311,6 +314,7 @@ static void forget_entries(struct manager *manager)
 			manager->buckets[i] = entry->bucket_next;
 			/* Not detached one by one: hob-init is to see a lost connection, and keep
 			 * what its commands write for the next hobd. */
+			entry_services_drop(entry);
 			init_client_free(entry->client);
 			entry->client = NULL;
 			runs_drop(entry, &err);

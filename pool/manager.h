@@ -30,6 +30,7 @@ struct claim;
 struct hint_owner;
 struct snapshot_job;
 struct usage_log;
+struct warm_set;
 
 #define LEASE_HOLDER "hobd"
 #define ENTRY_BUCKETS 1024
@@ -55,6 +56,7 @@ struct pool {
 	char name[NAME_MAX_LENGTH + 1];
 	struct environment *conf; /* the list's; NULL: draining */
 	struct pool_image *head; /* counted; NULL: never built */
+	struct warm_set *warm; /* counted; NULL: neither services nor prime */
 	struct entry_list entries[ENTRY_STATES];
 	struct claim *claims_first, *claims_last; /* waiting, oldest first */
 	size_t creating_hinted, ready_hinted; /* of its entries, those that a hint reserves */
@@ -67,6 +69,7 @@ struct pool {
 	unsigned attempts; /* in a row; 0: fine */
 	int64_t failing_since_ms;
 	int64_t retry_at_ms; /* monotonic */
+	int64_t trouble_until_ms; /* monotonic: services died in ready ones; not over before this */
 	struct error failure;
 	/* Builds. */
 	bool build_queued, build_running;

@@ -61,7 +61,8 @@ static void retire(struct pool *pool, bool stale, int64_t wanted, const char *re
 	while (entry != NULL && wanted > 0) {
 		struct entry *next = entry->next;
 
-		if (entry->hint == NULL && (entry->image != pool->head) == stale) {
+		if (entry->hint == NULL &&
+			(entry->image != pool->head || entry->outdated) == stale) {
 			entry_release(entry, reason);
 			wanted--;
 		}
@@ -75,6 +76,10 @@ static void pool_reconcile(struct pool *pool, int64_t now_ms, int64_t *left)
 	struct pool_view view;
 	struct pool_plan plan;
 
+	if (pool->attempts > 0 && pool->trouble_until_ms > 0 && now_ms >= pool->trouble_until_ms &&
+		pool->entries[ENTRY_READY].count > 0) {
+		pool_recovered(pool);
+	}
 	if (pool->conf == NULL) {
 		hints_drain(pool);
 	} else if (pool->ready_hinted > 0 && !failing) {

@@ -11,7 +11,7 @@
 #include "pool/freeze.h"
 #include "pool/manager.h"
 #include "pool/record.h"
-#include "pool/sandbox/init_protocol.h"
+#include "pool/sandbox/services/services.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -321,7 +321,7 @@ int run_start(struct entry *entry, const struct run_spec *spec, struct run_sink 
 		run_free(run);
 		return status;
 	}
-	entry->next_exec = entry->next_exec + 1 < INIT_FILE_ID_FIRST ? entry->next_exec + 1 : 1;
+	entry->next_exec = entry->next_exec + 1 < SERVICE_EXEC_FIRST ? entry->next_exec + 1 : 1;
 	entry->runs_running++;
 	entry_touch(entry);
 	record_started(run);

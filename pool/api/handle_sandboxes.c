@@ -76,6 +76,10 @@ json_t *claim_to_json(const struct claim_result *result)
 	json_object_set_new(
 		json, "reason", cold ? json_string(cold_reason_name(result->reason)) : json_null());
 	json_object_set_new(json, "took_us", json_integer((json_int_t)result->took_us));
+	/* Of a warm one that time had passed before. */
+	json_object_set_new(json, "services_us",
+		json_integer(
+			cold || result->restored ? (json_int_t)result->entry->services_us : 0));
 	json_object_set_new(json, "behind_s", json_integer((json_int_t)behind_s(result->entry)));
 	return json;
 }
@@ -189,6 +193,7 @@ void handle_sandbox_get(struct http_request *request)
 	json_object_set_new(json, "metered",
 		entry->record.claimed_ms > 0 ? metered(entry, &usage) : json_null());
 	json_object_set_new(json, "execs", runs_to_json(entry));
+	json_object_set_new(json, "services", services_to_json(entry));
 	http_reply_json(request, MHD_HTTP_OK, json);
 }
 

@@ -53,6 +53,11 @@ void exec_events_watch(struct http_request *request, struct run *run);
 /* exec_websocket.c */
 void handle_exec_websocket(struct http_request *request);
 
+/* handle_services.c */
+void handle_service_list(struct http_request *request);
+void handle_service_log(struct http_request *request);
+void handle_service_restart(struct http_request *request);
+
 /* handle_files.c */
 void handle_file_get(struct http_request *request);
 void handle_file_put(struct http_request *request);

@@ -33,6 +33,8 @@ json_t *taken_to_json(const struct snapshot_result *result);
 json_t *layers_to_json(const struct layer *layers, size_t count);
 json_t *run_to_json(const struct run *run);
 json_t *runs_to_json(const struct entry *entry);
+/* handle_services.c */
+json_t *services_to_json(const struct entry *entry);
 /* How an ended command ended; `output` with what is kept of its output. */
 json_t *run_result_to_json(const struct run *run, bool output);
 json_t *pool_to_json(const struct pool *pool);

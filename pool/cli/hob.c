@@ -9,6 +9,7 @@ static const struct verb *const verbs[] = {
 	&verb_cp,
 	&verb_ls,
 	&verb_info,
+	&verb_logs,
 	&verb_ps,
 	&verb_attach,
 	&verb_timeout,

@@ -417,7 +417,7 @@ void hints_follow(struct pool *pool)
 		int64_t active_ms = entry->record.last_active_ms;
 		struct hint *hint = entry->hint;
 
-		if (is_of_environment(entry) && entry->image != pool->head &&
+		if (is_of_environment(entry) && (entry->image != pool->head || entry->outdated) &&
 			entry->claim == NULL && bind(pool, pool->head, &record, hint, &err) == 0) {
 			/* Following is not renewing. */
 			struct hint *moved =

@@ -152,6 +152,31 @@ static void print_metered(const json_t *metered)
 	human_print_field("Since claim", line);
 }
 
+/* "dev ready, db restarting (3 restarts)". */
+static void print_services(const json_t *services)
+{
+	struct buffer line;
+	size_t i;
+	json_t *service;
+
+	buffer_init(&line, 0);
+	json_array_foreach (services, i, service) {
+		CLEANUP(free_p) char *name = human_member(service, "name");
+		CLEANUP(free_p) char *state = human_member(service, "state");
+		json_int_t restarts = json_integer_value(json_object_get(service, "restarts"));
+
+		buffer_addf(&line, "%s%s %s", i > 0 ? ", " : "", name, state);
+		if (restarts > 0) {
+			buffer_addf(&line, " (%" JSON_INTEGER_FORMAT " restarts)", restarts);
+		}
+	}
+	if (line.length > 0) {
+		buffer_add_str(&line, " (`hob logs` shows more)");
+		human_print_field("Services", buffer_text(&line));
+	}
+	buffer_done(&line);
+}
+
 static void print_sandbox(const json_t *sandbox)
 {
 	static const char *const members[][2] = {{"Id", "id"}, {"Environment", "environment"},
@@ -186,6 +211,7 @@ static void print_sandbox(const json_t *sandbox)
 		print_metered(json_object_get(sandbox, "metered"));
 	}
 	human_print_field("Commands", execs);
+	print_services(json_object_get(sandbox, "services"));
 }
 
 static int info_run(struct call *call, struct error *err)

@@ -301,7 +301,9 @@ static void on_timer(void *context)
 {
 	struct service *service = context;
 
-	if (service->stopping && service->exec != NULL) {
+	if (service->services->held) {
+		service->timer_due = true;
+	} else if (service->stopping && service->exec != NULL) {
 		init_exec_signal(service->exec, SIGKILL);
 	} else if (service->state == SERVICE_STARTING) {
 		readiness_look(service);
@@ -314,12 +316,35 @@ static void on_deadline(void *context)
 {
 	struct service *service = context;
 
-	if (service->log != NULL) {
+	if (service->services->held) {
+		service->deadline_due = true;
+	} else if (service->log != NULL) {
 		init_file_cancel(service->log);
 		service->log = NULL;
 		tell_failed(service);
 	} else if (service->state == SERVICE_STARTING) {
 		service_too_late(service);
+	}
+}
+
+void services_hold(struct services *services, bool held)
+{
+	services->held = held;
+	for (size_t i = 0; !held && i < services->count; i++) {
+		struct service *service = &services->services[i];
+
+		if (service->timer_due) {
+			loop_timer_at(service->timer, 0);
+		}
+		/* How much was left of it nobody knows: it has all of its time again. */
+		if (service->deadline_due && service->state == SERVICE_STARTING) {
+			service->ready_by_ms = 0;
+			readiness_arm(service);
+		} else if (service->deadline_due) {
+			loop_timer_at(service->deadline, 0);
+		}
+		service->timer_due = false;
+		service->deadline_due = false;
 	}
 }
 

@@ -65,6 +65,9 @@ void services_adopt(
 /* Runs the environment's prime once; `primed` tells. */
 void services_prime(struct services *services);
 
+/* The sandbox is frozen, or goes on: clocks stand still meanwhile, and nothing is looked at. */
+void services_hold(struct services *services, bool held);
+
 /* Each is ready or not wanted. */
 bool services_are_up(const struct services *services);
 size_t services_count(const struct services *services);

@@ -38,6 +38,7 @@ struct service {
 	struct init_exec_handle *asking; /* ready_command */
 	struct loop_timer *timer; /* the next look, the next start, or the end of politeness */
 	struct loop_timer *deadline; /* of readiness, or of reading the log */
+	bool timer_due, deadline_due; /* while it was held */
 	/* Given up: its log, for whoever is told. */
 	struct init_file_handle *log;
 	struct buffer log_text;
@@ -52,6 +53,7 @@ struct services {
 	void *context;
 	uint32_t next_helper;
 	bool told_ready;
+	bool held;
 	struct init_exec_handle *prime;
 	struct loop_timer *prime_timer;
 	struct buffer prime_tail;
