@@ -86,7 +86,7 @@ $(B)/%.o: %.c
 
 # hob-init: static, on musl, nothing of ours but its protocol header.
 INIT_SRC := $(wildcard pool/sandbox/init/*.c)
-$(B)/hob-init: $(INIT_SRC) $(wildcard pool/sandbox/init/*.h) pool/sandbox/init_protocol.h pool/sandbox/http_status.h
+$(B)/hob-init: $(INIT_SRC) $(wildcard pool/sandbox/init/*.h) pool/sandbox/init_protocol.h
 	$(call say,MUSL,$@)
 	@mkdir -p $(@D)
 	$(Q)$(MUSL) -std=gnu11 -D_GNU_SOURCE -I. -idirafter /usr/include -idirafter /usr/include/$(shell uname -m)-linux-gnu \

@@ -5,7 +5,7 @@
  * does not find its connection reset.
  */
 #include "pool/sandbox/init/init.h"
-#include "pool/sandbox/http_status.h"
+#include "pool/sandbox/init/http_status.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* The status of an HTTP answer from its first bytes. Included by hob-init, so nothing but libc
  * here.
  */
-#ifndef HOB_POOL_SANDBOX_HTTP_STATUS_H
-#define HOB_POOL_SANDBOX_HTTP_STATUS_H
+#ifndef HOB_POOL_SANDBOX_INIT_HTTP_STATUS_H
+#define HOB_POOL_SANDBOX_INIT_HTTP_STATUS_H
 
 #include <stddef.h>
 #include <string.h>
