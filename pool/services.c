@@ -246,6 +246,7 @@ static void on_failed(
 		entry_release(entry, "a service of it keeps failing");
 		return;
 	case ENTRY_CLAIMED:
+	case ENTRY_PAUSED:
 		log_failure("service.failed", err, "sandbox", entry->record.id, "service", name);
 		return;
 	case ENTRY_CREATING:

@@ -139,6 +139,17 @@ static void on_done(void *context, uint64_t bytes, const struct error *err)
 	reader_end(reader, err == NULL);
 }
 
+/* One that is being made, or waits and is not frozen, may be looked at as well. */
+static int entry_look(struct entry *entry, struct error *err)
+{
+	enum entry_state state = entry->record.state;
+
+	if (!entry->frozen && (state == ENTRY_WARMING || state == ENTRY_READY)) {
+		return 0;
+	}
+	return state == ENTRY_READY ? entry_check_usable(entry, err) : entry_wake(entry, true, err);
+}
+
 void handle_service_log(struct http_request *request)
 {
 	static const struct file_events events = {.data = on_data, .done = on_done};
@@ -151,9 +162,7 @@ void handle_service_log(struct http_request *request)
 	if (!find_service(request, &entry, &index)) {
 		return;
 	}
-	/* One that is being made may be looked at as well. */
-	if ((entry->frozen || entry->record.state == ENTRY_PAUSED) &&
-		entry_wake(entry, true, &err) < 0) {
+	if (entry_look(entry, &err) < 0) {
 		http_reply_error(request, &err);
 		return;
 	}
