@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "base/path.h"
 #include "configs/environment_checks.h"
+#include "configs/free_space.h"
 #include "configs/settings.h"
 #include "configs/yaml.h"
 
@@ -85,6 +86,19 @@ static int check_listen(const struct settings_input *in, const struct setting *r
 			"expects an address and a port, such as 127.0.0.1:8090 or [::1]:8090");
 	}
 	return 0;
+}
+
+static int check_free_space(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, char **text, struct error *err)
+{
+	int64_t bytes, percent;
+
+	return free_space_parse(*text, &bytes, &percent)
+		       ? 0
+		       : setting_refuse(in, row, node, err,
+				 "expects a share of the file system up to 50%%, such as \"5%%\", "
+				 "or "
+				 "a size such as \"20GiB\"");
 }
 
 static const struct setting rows[] = {
@@ -235,6 +249,14 @@ static const struct setting rows[] = {
 		.lowest = 1024,
 		.highest = 1024 * 1024 * MIB,
 		.about = "the largest uploaded file"},
+	{.key = "free_space",
+		.type = SETTING_TEXT,
+		FIELD(free_space),
+		.fallback = "5%",
+		.check = check_free_space,
+		.expects = "a share such as 5%, or a size",
+		.about = "with less free for the store builds wait, pools shrink, garbage goes; 0: "
+			 "never"},
 	{.key = "log_level",
 		.type = SETTING_CHOICE,
 		FIELD(log_level),
@@ -353,6 +375,7 @@ void config_free(struct config *config)
 	free(config->user);
 	free(config->group);
 	free(config->cgroup);
+	free(config->free_space);
 	free(config->log_level);
 	free(config);
 }

@@ -26,6 +26,7 @@ struct planner {
 	struct gc_plan plan;
 	size_t room;
 	int64_t now_ms;
+	bool pressed;
 };
 
 static struct gc_decision *decide(struct planner *planner, bool remove)
@@ -140,6 +141,7 @@ static int plan_snapshots(struct planner *planner, struct error *err)
 		}
 		decision->kind = GC_SNAPSHOT;
 		decision->id = query_int(&query, 0);
+		decision->created_ms = candidate.created_ms;
 		memcpy(decision->environment, environment, sizeof(environment));
 		memcpy(decision->reason, reason, sizeof(reason));
 		snprintf(decision->name, sizeof(decision->name), "snap-%lld",
@@ -189,11 +191,12 @@ static int plan_images(struct planner *planner, struct error *err)
 		" (SELECT min(id) FROM snapshots WHERE image_id = i.id),"
 		" (SELECT sum(l.stored - l.shared) FROM image_layers AS il JOIN layers AS l"
 		"  ON l.id = il.layer_id WHERE il.image_id = i.id AND l.refs = 1)"
-		" FROM images AS i ORDER BY i.environment, i.id DESC");
+		", i.created_ms FROM images AS i ORDER BY i.environment, i.id DESC");
 	while ((row = query_row(&query, err)) > 0) {
 		const char *holder = query_text(&query, 4);
 		int64_t snapshot = query_int(&query, 5);
-		bool head = query_int(&query, 3) != 0, newest = query_int(&query, 2) <= IMAGES_KEEP;
+		int64_t keep = planner->pressed ? 0 : IMAGES_KEEP;
+		bool head = query_int(&query, 3) != 0, newest = query_int(&query, 2) <= keep;
 		struct gc_decision *decision =
 			decide(planner, !head && holder[0] == '\0' && snapshot == 0 && !newest);
 		size_t size = sizeof(decision->reason);
@@ -201,6 +204,7 @@ static int plan_images(struct planner *planner, struct error *err)
 		decision->kind = GC_IMAGE;
 		decision->id = query_int(&query, 0);
 		decision->bytes = (uint64_t)query_int(&query, 6);
+		decision->created_ms = query_int(&query, 7);
 		query_copy(&query, 1, decision->environment, sizeof(decision->environment));
 		snprintf(decision->name, sizeof(decision->name), "img-%lld",
 			(long long)decision->id);
@@ -211,6 +215,8 @@ static int plan_images(struct planner *planner, struct error *err)
 		} else if (snapshot != 0) {
 			snprintf(decision->reason, size, USER_SNAPSHOT "snap-%lld stands on it",
 				(long long)snapshot);
+		} else if (planner->pressed) {
+			snprintf(decision->reason, size, "not the head, and space is short");
 		} else {
 			snprintf(decision->reason, size, "%s the newest %d",
 				newest ? "one of" : "not one of", IMAGES_KEEP);
@@ -255,14 +261,16 @@ static int plan_layers(struct planner *planner, struct error *err)
 	int row;
 
 	query_init(&query, planner->store->db,
-		"SELECT l.id, l.stored - l.shared, l.step_key <> ''" UNLISTED);
-	query_bind_int(&query, planner->now_ms - KEPT_LAYER_MAX_AGE_MS);
+		"SELECT l.id, l.stored - l.shared, l.step_key <> '', l.created_ms" UNLISTED);
+	query_bind_int(
+		&query, planner->pressed ? INT64_MAX : planner->now_ms - KEPT_LAYER_MAX_AGE_MS);
 	while ((row = query_row(&query, err)) > 0) {
 		struct gc_decision *decision = decide(planner, true);
 
 		decision->kind = GC_LAYER;
 		decision->id = query_int(&query, 0);
 		decision->bytes = (uint64_t)query_int(&query, 1);
+		decision->created_ms = query_int(&query, 3);
 		snprintf(decision->name, sizeof(decision->name), "layer %lld",
 			(long long)decision->id);
 		snprintf(decision->reason, sizeof(decision->reason), "%s",
@@ -272,14 +280,15 @@ static int plan_layers(struct planner *planner, struct error *err)
 	return row;
 }
 
-int gc_plan_make(struct store *store, const struct gc_policy *policies, size_t count,
-	struct gc_plan *ret_plan, struct error *err)
+static int plan_make(struct store *store, const struct gc_policy *policies, size_t count,
+	bool pressed, struct gc_plan *ret_plan, struct error *err)
 {
 	CLEANUP(transaction_done) struct transaction transaction = {NULL};
 	struct planner planner = {.store = store,
 		.policies = policies,
 		.policy_count = count,
-		.now_ms = clock_real_ms()};
+		.now_ms = clock_real_ms(),
+		.pressed = pressed};
 	int status = transaction_begin(&transaction, store->db, TRANSACTION_READ, err);
 
 	if (status == 0) {
@@ -303,6 +312,32 @@ int gc_plan_make(struct store *store, const struct gc_policy *policies, size_t c
 	}
 	*ret_plan = planner.plan;
 	return 0;
+}
+
+int gc_plan_make(struct store *store, const struct gc_policy *policies, size_t count,
+	struct gc_plan *ret_plan, struct error *err)
+{
+	return plan_make(store, policies, count, false, ret_plan, err);
+}
+
+/* Those without an age, lists that nobody stands on, first. */
+static int compare_age(const void *a, const void *b)
+{
+	const struct gc_decision *left = a, *right = b;
+
+	return (left->created_ms > right->created_ms) - (left->created_ms < right->created_ms);
+}
+
+int gc_plan_pressed(struct store *store, const struct gc_policy *policies, size_t count,
+	struct gc_plan *ret_plan, struct error *err)
+{
+	int status = plan_make(store, policies, count, true, ret_plan, err);
+
+	if (status == 0 && ret_plan->count > 0) {
+		qsort(ret_plan->decisions, ret_plan->count, sizeof(*ret_plan->decisions),
+			compare_age);
+	}
+	return status;
 }
 
 /* ---- carrying it out ---- */
@@ -365,8 +400,20 @@ static int carry_out(
 	return 0;
 }
 
+static bool never(void *context)
+{
+	(void)context;
+	return false;
+}
+
 int gc_plan_run(
 	struct store *store, struct gc_plan *plan, struct gc_result *ret_result, struct error *err)
+{
+	return gc_plan_run_until(store, plan, never, NULL, ret_result, err);
+}
+
+int gc_plan_run_until(struct store *store, struct gc_plan *plan, gc_enough_fn *enough,
+	void *context, struct gc_result *ret_result, struct error *err)
 {
 	struct gc_result result = {0};
 
@@ -377,6 +424,9 @@ int gc_plan_run(
 
 		if (!decision->remove) {
 			continue;
+		}
+		if (enough(context)) {
+			break;
 		}
 		status = carry_out(store, decision, &freed, err);
 		if (status == -ERROR_BUSY || status == -ERROR_CONFLICT ||

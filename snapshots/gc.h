@@ -22,7 +22,7 @@ struct gc_decision {
 	bool remove;
 	char reason[96];
 	uint64_t bytes; /* exclusive before anything was removed */
-	int64_t id;
+	int64_t id, created_ms;
 	enum { GC_SNAPSHOT, GC_IMAGE, GC_LIST, GC_LAYER } kind;
 };
 
@@ -35,6 +35,10 @@ struct gc_plan {
 /* Reads, decides, changes nothing. 10,000 snapshots with nothing to do take about 20 ms. */
 MUSTCHECK int gc_plan_make(struct store *store, const struct gc_policy *policies, size_t count,
 	struct gc_plan *ret_plan, struct error *err);
+/* The same when space is short: of images only what is needed stays, of layers kept for reuse
+ * nothing, and the removals come in order of age. */
+MUSTCHECK int gc_plan_pressed(struct store *store, const struct gc_policy *policies, size_t count,
+	struct gc_plan *ret_plan, struct error *err);
 void gc_plan_done(struct gc_plan *plan);
 
 struct gc_result {
@@ -45,5 +49,9 @@ struct gc_result {
 /* Carries it out; each removal looks again. What is in use meanwhile is passed over. */
 MUSTCHECK int gc_plan_run(
 	struct store *store, struct gc_plan *plan, struct gc_result *ret_result, struct error *err);
+/* Until enough() is true, which is asked before each removal; what is left then is kept. */
+typedef bool gc_enough_fn(void *context);
+MUSTCHECK int gc_plan_run_until(struct store *store, struct gc_plan *plan, gc_enough_fn *enough,
+	void *context, struct gc_result *ret_result, struct error *err);
 
 #endif

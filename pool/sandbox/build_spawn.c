@@ -1,4 +1,5 @@
-/* Starts hob-build the way an operator would: the host's mounts, root, nothing of the launcher's.
+/* Starts hob-build, and hob-snapshots for the upkeep, the way an operator would: the host's mounts,
+ * root, nothing of the launcher's.
  */
 #include "pool/sandbox/launcher/launcher_server.h"
 
@@ -13,15 +14,14 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-static _Noreturn void build_main(
-	const struct server *server, const char *environment, bool scheduled, int report_fd)
+#define ARGUMENTS_MAX 8
+
+static _Noreturn void program_main(
+	const struct server *server, char *arguments[ARGUMENTS_MAX], int report_fd)
 {
 	static char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 	static char locale[] = "LC_ALL=C.UTF-8", home[] = "HOME=/root";
-	static char json[] = "--json", config[] = "--config", unasked[] = "--scheduled";
 	char *const variables[] = {path, locale, home, NULL};
-	char *arguments[7] = {server->build_program, (char *)(uintptr_t)environment, json};
-	size_t count = 3;
 	sigset_t none;
 	int null_fd, sys;
 
@@ -34,17 +34,10 @@ static _Noreturn void build_main(
 		(void)setrlimit((__rlimit_resource_t)i, &server->limits[i]);
 	}
 	umask(022);
-	if (scheduled) {
-		arguments[count++] = unasked;
-	}
-	if (server->config_file != NULL) {
-		arguments[count++] = config;
-		arguments[count++] = server->config_file;
-	}
 	if (setsid() >= 0 && setns(server->means.places.host_mounts_fd, CLONE_NEWNS) == 0) {
 		null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 		if (null_fd >= 0 && dup2(null_fd, 0) == 0 && dup2(null_fd, 1) == 1) {
-			execve(server->build_program, arguments, variables);
+			execve(arguments[0], arguments, variables);
 		}
 	}
 	sys = errno;
@@ -52,7 +45,7 @@ static _Noreturn void build_main(
 	_exit(127);
 }
 
-int build_spawn(const struct server *server, const char *environment, bool scheduled,
+static int program_spawn(const struct server *server, char *arguments[ARGUMENTS_MAX],
 	pid_t *ret_pid, int *ret_pidfd, struct error *err)
 {
 	CLEANUP(close_p) int report = -1;
@@ -68,7 +61,7 @@ int build_spawn(const struct server *server, const char *environment, bool sched
 	report = ends[0];
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0) {
-		build_main(server, environment, scheduled, ends[1]);
+		program_main(server, arguments, ends[1]);
 	}
 	sys = errno;
 	close(ends[1]);
@@ -76,9 +69,39 @@ int build_spawn(const struct server *server, const char *environment, bool sched
 		return error_sys(err, sys, "clone3");
 	}
 	if (read(report, &sys, sizeof(sys)) == (ssize_t)sizeof(sys)) {
-		return error_sys(err, sys, "start %s", server->build_program);
+		return error_sys(err, sys, "start %s", arguments[0]);
 	}
 	*ret_pid = pid;
 	*ret_pidfd = steal_fd(&pidfd);
 	return 0;
+}
+
+static void add_config(const struct server *server, char *arguments[ARGUMENTS_MAX], size_t count)
+{
+	static char config[] = "--config";
+
+	if (server->config_file != NULL) {
+		arguments[count] = config;
+		arguments[count + 1] = server->config_file;
+	}
+}
+
+int build_spawn(const struct server *server, const char *environment, bool scheduled,
+	pid_t *ret_pid, int *ret_pidfd, struct error *err)
+{
+	static char json[] = "--json", unasked[] = "--scheduled";
+	char *arguments[ARGUMENTS_MAX] = {server->build_program, (char *)(uintptr_t)environment,
+		json, scheduled ? unasked : NULL};
+
+	add_config(server, arguments, scheduled ? 4 : 3);
+	return program_spawn(server, arguments, ret_pid, ret_pidfd, err);
+}
+
+int upkeep_spawn(const struct server *server, pid_t *ret_pid, int *ret_pidfd, struct error *err)
+{
+	static char verb[] = "upkeep", json[] = "--json";
+	char *arguments[ARGUMENTS_MAX] = {server->snapshots_program, verb, json};
+
+	add_config(server, arguments, 3);
+	return program_spawn(server, arguments, ret_pid, ret_pidfd, err);
 }

@@ -147,6 +147,8 @@ void launcher_remove(struct launcher *launcher, const char *room, const char *na
 typedef void build_started_fn(void *context, pid_t pid, int pidfd, const struct error *err);
 void launcher_build(struct launcher *launcher, const char *environment, bool scheduled,
 	build_started_fn *fn, void *context);
+/* Starts `hob-snapshots upkeep` in the same way. */
+void launcher_upkeep(struct launcher *launcher, build_started_fn *fn, void *context);
 
 /* What the cgroup says now. ERROR_NOT_FOUND when it is gone. No launcher needed. */
 struct sandbox_usage {

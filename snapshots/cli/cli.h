@@ -65,6 +65,7 @@ int cli_import(struct snapshots_cli *cli, struct error *err);
 int cli_verify(struct snapshots_cli *cli, struct error *err);
 int cli_flatten(struct snapshots_cli *cli, struct error *err);
 int cli_dedupe(struct snapshots_cli *cli, struct error *err);
+int cli_upkeep(struct snapshots_cli *cli, struct error *err);
 int cli_cp(struct snapshots_cli *cli, struct error *err);
 /* Bytes that a terminal would take as its own become \xNN. */
 void cli_print_path(const char *path);

@@ -62,6 +62,8 @@ static const struct verb verbs[] = {
 	{{"flatten", NULL}, "SNAPSHOT…", "Make one layer of those above its image", 1, SIZE_MAX, 0,
 		cli_flatten},
 	{{"dedupe", NULL}, "", "Store equal files of successive layers once", 0, 0, 0, cli_dedupe},
+	{{"upkeep", NULL}, "", "What hobd does in the background: gc, flatten and dedupe", 0, 0, 0,
+		cli_upkeep},
 	{{"images", "ls"}, "[ENVIRONMENT]", "List images, newest first", 0, 1, 0, cli_images_ls},
 	{{"images", "info"}, "IMAGE…", "Show layers, users and what removing it frees", 1, SIZE_MAX,
 		0, cli_images_info},

@@ -1,19 +1,12 @@
 /* `hob-snapshots gc`: the policies of the environments' files, or one given here, put to work. */
 #include "snapshots/cli/cli.h"
-#include "snapshots/gc.h"
+#include "snapshots/cli/policies.h"
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "configs/config.h"
-#include "configs/environment.h"
 
-struct policies {
-	struct environment_list environments;
-	struct gc_policy *list;
-	size_t count, room;
-};
-
-static void policies_done(struct policies *policies)
+void policies_done(struct policies *policies)
 {
 	environment_list_done(&policies->environments);
 	free(policies->list);
@@ -48,8 +41,7 @@ static int read_options(const struct snapshots_cli *cli, struct gc_policy *polic
 	return 0;
 }
 
-static int read_environments(
-	const struct snapshots_cli *cli, struct policies *policies, struct error *err)
+int policies_read(const struct snapshots_cli *cli, struct policies *policies, struct error *err)
 {
 	CLEANUP(config_free_p) struct config *config = NULL;
 	int status = config_load(cli->config_path, &config, err);
@@ -95,7 +87,7 @@ static int read_policies(
 		*array_add(&policies->list, &policies->count, &policies->room) = policy;
 		return 0;
 	}
-	return read_environments(cli, policies, err);
+	return policies_read(cli, policies, err);
 }
 
 static json_t *decisions_json(const struct gc_plan *plan)

@@ -25,6 +25,21 @@ struct flatten_result {
 MUSTCHECK int snapshot_flatten(
 	struct store *store, int64_t id, struct flatten_result *ret_result, struct error *err);
 
+/* The deepest snapshot with more than SNAPSHOT_LAYERS_GOOD layers of which two or more are not its
+ * image's, and that has not failed lately; 0: none. */
+MUSTCHECK int flatten_due(struct store *store, int64_t *ret_id, struct error *err);
+/* Remembers a failure, so that it is tried again later: after a minute, doubled each time, an hour
+ * at most; or that there is none any more (`failure` NULL). */
+MUSTCHECK int flatten_note(
+	struct store *store, int64_t id, const struct error *failure, struct error *err);
+struct flatten_failure {
+	int64_t attempts; /* 0: none */
+	int64_t failed_ms, retry_ms;
+	char message[256];
+};
+MUSTCHECK int flatten_failure_get(
+	struct store *store, int64_t id, struct flatten_failure *ret_failure, struct error *err);
+
 /* Writes what `count` layers show together, the lowest first, over the `below_count` beneath them,
  * into an open empty folder, with the owners of `about`. For snapshot_flatten and tests. */
 MUSTCHECK int flatten_trees(struct store *store, const struct layer *below, size_t below_count,

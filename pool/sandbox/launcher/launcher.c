@@ -68,6 +68,7 @@ static void call_end(struct launcher_call *call, const struct launcher_reply *re
 		call->fn.userns(call->context, fds[0], err);
 		break;
 	case LAUNCHER_BUILD:
+	case LAUNCHER_UPKEEP:
 		call->fn.built(call->context, reply->pid, fds[0], err);
 		break;
 	case LAUNCHER_SNAPSHOT:
@@ -224,6 +225,7 @@ static size_t fds_wanted(const struct launcher_call *call)
 		return 2;
 	case LAUNCHER_PREPARE:
 	case LAUNCHER_BUILD:
+	case LAUNCHER_UPKEEP:
 		return 1;
 	case LAUNCHER_FREEZE:
 	case LAUNCHER_THAW:
@@ -499,5 +501,13 @@ void launcher_build(struct launcher *launcher, const char *environment, bool sch
 	call->fn.built = fn;
 	call->request.scheduled = scheduled;
 	name_put(call->request.name, sizeof(call->request.name), environment);
+	call_start(launcher, call);
+}
+
+void launcher_upkeep(struct launcher *launcher, build_started_fn *fn, void *context)
+{
+	struct launcher_call *call = call_new(launcher, LAUNCHER_UPKEEP, context);
+
+	call->fn.built = fn;
 	call_start(launcher, call);
 }

@@ -180,6 +180,7 @@ static void timed_step(struct server *server, struct pending *pending)
 	case LAUNCHER_PREPARE:
 	case LAUNCHER_REMOVE:
 	case LAUNCHER_BUILD:
+	case LAUNCHER_UPKEEP:
 	case LAUNCHER_OPS:
 		break;
 	}
@@ -315,8 +316,10 @@ static void build(struct server *server, const struct launcher_request *request,
 	CLEANUP(close_p) int pidfd = -1;
 	struct error err = ERROR_INIT;
 	pid_t pid = -1;
-	int status =
-		build_spawn(server, request->name, request->scheduled != 0, &pid, &pidfd, &err);
+	int status = request->op == LAUNCHER_UPKEEP
+			     ? upkeep_spawn(server, &pid, &pidfd, &err)
+			     : build_spawn(server, request->name, request->scheduled != 0, &pid,
+				       &pidfd, &err);
 
 	server_reply(server, request, pid, started_us, &pidfd, status == 0 ? 1 : 0, &err);
 }
@@ -351,6 +354,7 @@ static void serve(struct server *server, const struct launcher_request *request,
 		prepare(server, request, started_us);
 		break;
 	case LAUNCHER_BUILD:
+	case LAUNCHER_UPKEEP:
 		build(server, request, started_us);
 		break;
 	case LAUNCHER_OPS:

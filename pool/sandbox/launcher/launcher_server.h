@@ -31,8 +31,9 @@ struct server {
 	struct pending pending[SERVER_PENDING_MAX];
 	size_t pending_count;
 	char builds[BUILD_SLOTS][LAUNCHER_NAME_SIZE]; /* build sandboxes of ours; "" is free */
-	/* For hob-build, which is started as if by hand. */
-	char *build_program, *config_file; /* config_file NULL: the default one */
+	/* For hob-build and hob-snapshots, which are started as if by hand. */
+	char *build_program, *snapshots_program,
+		*config_file; /* config_file NULL: the default one */
 	struct rlimit limits[RLIM_NLIMITS];
 };
 
@@ -62,6 +63,9 @@ void sandbox_end(struct server *server, const char *id);
 /* fork and exec of hob-build. */
 MUSTCHECK int build_spawn(const struct server *server, const char *environment, bool scheduled,
 	pid_t *ret_pid, int *ret_pidfd, struct error *err);
+/* The same of hob-snapshots upkeep. */
+MUSTCHECK int upkeep_spawn(
+	const struct server *server, pid_t *ret_pid, int *ret_pidfd, struct error *err);
 
 /* Closes every descriptor above the standard ones but these. */
 void descriptors_keep(const int *fds, size_t count);

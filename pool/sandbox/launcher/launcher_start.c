@@ -174,6 +174,7 @@ static int server_init(struct server *server, const struct config *config, struc
 		id_range_find(config, &means->id_base, &means->slots, err) < 0 ||
 		init_load(&means->init_fd, err) < 0 ||
 		process_sibling("hob-build", &server->build_program, err) < 0 ||
+		process_sibling("hob-snapshots", &server->snapshots_program, err) < 0 ||
 		cgroups_open(config, &means->cgroups, err) < 0 || limits_set(server, err) < 0 ||
 		places_enter(config, &means->places, err) < 0 ||
 		netns_pool_init(&means->nets, err) < 0) {

@@ -163,6 +163,8 @@ int launcher_request_check(
 				request->name);
 		}
 		return 0;
+	case LAUNCHER_UPKEEP:
+		return 0;
 	case LAUNCHER_OPS:
 		break;
 	}
