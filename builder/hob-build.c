@@ -14,14 +14,17 @@
 #include "builder/report.h"
 #include "configs/config.h"
 #include "configs/environment.h"
+#include "configs/free_space.h"
 #include "configs/schedule.h"
 #include "pool/sandbox/sandbox.h"
 #include "snapshots/store.h"
 #include "gen/version.h"
 
+#include <fcntl.h>
 #include <getopt.h>
 #include <linux/ioprio.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -311,6 +314,38 @@ static bool is_due(struct program *program, const struct environment *environmen
 	return schedule_next_ms(environment->name, &schedule, last_ms) <= clock_real_ms();
 }
 
+/* hobd does it by itself, as soon as its pool has moved to the new image. */
+static bool hobd_runs(const struct program *program)
+{
+	CLEANUP(free_p) char *path = xasprintf("%s/hobd.lock", program->config->run);
+	CLEANUP(close_p) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+}
+
+static void keep_up(struct program *program)
+{
+	struct error err = ERROR_INIT;
+
+	if (program->machine.cancelled == 0 && !program->machine.launcher_lost &&
+		machine_upkeep(&program->machine, &err) < 0) {
+		log_failure("build.upkeep_failed", &err);
+	}
+}
+
+/* What would be collected is collected before a build is refused for lack of space. */
+static void make_room(struct program *program)
+{
+	struct free_space space = {0};
+	struct error err = ERROR_INIT;
+
+	if (free_space_look(program->config->store, program->config->free_space, &space, &err) ==
+			0 &&
+		space.low) {
+		keep_up(program);
+	}
+}
+
 static int build_all(struct program *program)
 {
 	struct job_options options = program->options.job;
@@ -367,7 +402,11 @@ int main(int argc, char **argv)
 		error_print("hob-build", &err);
 		code = error_exit_code(err.kind);
 	} else {
+		make_room(&program);
 		code = build_all(&program);
+		if (!hobd_runs(&program)) {
+			keep_up(&program);
+		}
 	}
 	program_done(&program);
 	return code;

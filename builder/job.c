@@ -14,7 +14,9 @@
 #include "builder/local.h"
 #include "builder/lock.h"
 #include "builder/report.h"
+#include "configs/config.h"
 #include "configs/environment.h"
+#include "configs/free_space.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -377,6 +379,16 @@ static void job_done(struct job *job)
 	free(job);
 }
 
+/* First of all: a build that runs out of space takes it from everybody else. */
+static int check_space(const struct machine *machine, struct error *err)
+{
+	struct free_space space = {0};
+	int status = free_space_look(
+		store_path(machine->store), machine->config->free_space, &space, err);
+
+	return status < 0 ? status : free_space_check(&space, err);
+}
+
 int job_run(struct machine *machine, const struct environment *environment,
 	const struct local_files *files, const struct job_options *options, struct error *err)
 {
@@ -399,6 +411,9 @@ int job_run(struct machine *machine, const struct environment *environment,
 	machine->superseded_context = job;
 	store_set_usage(machine->store, range_usage, &job->range);
 	status = begin(job, err);
+	if (status == 0) {
+		status = check_space(machine, err);
+	}
 	if (status == 0) {
 		status = build_image(job, err);
 	}

@@ -60,6 +60,8 @@ MUSTCHECK int machine_destroy(struct machine *machine, const char *id, struct er
 MUSTCHECK int machine_seal(struct machine *machine, const char *staging, struct error *err);
 MUSTCHECK int machine_prepare_tree(struct machine *machine, const char *staging, uint32_t slot,
 	int *ret_userns_fd, struct error *err);
+/* Runs hob-snapshots upkeep to its end; a signal ends it, too. */
+MUSTCHECK int machine_upkeep(struct machine *machine, struct error *err);
 /* A new id for a build's sandbox, into text[ID_SIZE], that tells which process made it. */
 void machine_sandbox_id(char *text);
 /* Takes away what is left of sandboxes whose hob-build and launcher were both killed. */

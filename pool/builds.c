@@ -11,6 +11,7 @@
 #include "configs/schedule.h"
 #include "pool/manager.h"
 #include "pool/sandbox/sandbox.h"
+#include "pool/upkeep.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -53,6 +54,7 @@ static void build_over(struct pool *pool)
 	pool->manager->builds_running--;
 	pool_head_refresh(pool);
 	builds_schedule(pool->manager);
+	upkeep_want(pool->manager);
 	manager_dirty(pool->manager);
 }
 
@@ -103,6 +105,7 @@ static void build_start(struct pool *pool)
 static bool may_start(const struct pool *pool)
 {
 	return pool->conf != NULL && !pool->build_running && !pool->manager->stopping &&
+	       !space_is_low(pool->manager) &&
 	       pool->manager->builds_running < pool->manager->config->max_builds;
 }
 

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "pool/manager.h"
+#include "pool/upkeep.h"
 #include "snapshots/snapshot.h"
 
 #include <inttypes.h>
@@ -255,6 +256,7 @@ void pool_image_put(struct pool_image *image)
 		log_failure("image.unlease_failed", &err, "image", image->id, "snapshot",
 			image->snapshot_id);
 	}
+	upkeep_want(image->manager);
 	pool_image_free(image);
 }
 

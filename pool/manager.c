@@ -15,6 +15,7 @@
 #include "pool/sandbox/sandbox.h"
 #include "pool/services.h"
 #include "pool/snapshot.h"
+#include "pool/upkeep.h"
 #include "pool/usage.h"
 
 #include <fcntl.h>
@@ -275,6 +276,7 @@ int manager_open(const struct config *config, struct loop *loop, struct launcher
 	manager->turn_timer = loop_timer_new(loop, on_turn, manager);
 	manager->retry_timer = loop_timer_new(loop, on_retry, manager);
 	builds_open(manager);
+	upkeep_open(manager);
 	status = open_parts(manager, err);
 	if (status < 0) {
 		manager_close(manager);
@@ -329,6 +331,7 @@ void manager_close(struct manager *manager)
 		return;
 	}
 	manager->closing = true;
+	upkeep_close(manager);
 	snapshots_close(manager);
 	forget_entries(manager);
 	environments_close(manager);

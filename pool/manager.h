@@ -29,6 +29,7 @@ struct launcher;
 struct claim;
 struct hint_owner;
 struct snapshot_job;
+struct upkeep;
 struct usage_log;
 struct warm_set;
 
@@ -117,6 +118,7 @@ struct manager {
 	int64_t builds_running;
 	struct snapshot_job *snapshot_jobs;
 	size_t removals; /* of what snapshots left, asked of the launcher */
+	struct upkeep *upkeep;
 };
 
 /* Loads environments, adopts what is there, then calls on_started from the loop. Everything passed

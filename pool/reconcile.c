@@ -9,6 +9,7 @@
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
+#include "pool/upkeep.h"
 
 /* Creations begun in one turn of the loop: claims that arrive meanwhile wait no longer. */
 #define CREATES_PER_TURN 1
@@ -40,6 +41,9 @@ static struct pool_view view_of(const struct pool *pool, int64_t now_ms)
 	if (pool->conf != NULL) {
 		view.target = pool->conf->pool_min;
 		view.max = pool->conf->pool_max;
+	}
+	if (space_is_low(manager) && view.target > SPACE_LOW_READY_MAX) {
+		view.target = SPACE_LOW_READY_MAX;
 	}
 	view.ready_stale =
 		(int64_t)pool->entries[ENTRY_READY].count - view.hinted - view.ready_head;

@@ -15,6 +15,7 @@
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
 #include "pool/sandbox/sandbox.h"
+#include "pool/upkeep.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -157,6 +158,7 @@ static void job_finish(struct snapshot_job *job)
 		detach(job);
 		log_info("snapshot.taken", "sandbox", job->id, "snapshot", name, "pause_us",
 			result.pause_us, "copy_us", result.copy_us, "us", result.took_us);
+		upkeep_want(job->manager);
 		if (fn != NULL) {
 			fn(job->context, &result, NULL);
 		}
@@ -515,7 +517,10 @@ int snapshot_start(struct entry *entry, const struct snapshot_order *order, snap
 			entry->record.id);
 		return error_hint(err, "try again when it has ended");
 	}
-	status = job_start(entry, order, false, &job, err);
+	status = free_space_check(space_of(entry->manager), err);
+	if (status == 0) {
+		status = job_start(entry, order, false, &job, err);
+	}
 	if (status < 0) {
 		return status;
 	}

@@ -20,7 +20,9 @@
 
 #define SNAPSHOT_LABEL_SIZE 129
 #define SNAPSHOT_METADATA_MAX 16384 /* bytes of JSON text */
-#define SNAPSHOT_LAYERS_MAX IMAGE_LAYERS_MAX
+/* Deeper than images may be, so that one of the deepest image has room, and that flattening has
+ * time; what a sandbox takes (SANDBOX_LAYERS_MAX). */
+#define SNAPSHOT_LAYERS_MAX 64
 /* DESIGN: "Keep 16 or fewer, flatten by 32". A snapshot with more is one for snapshot_flatten. */
 #define SNAPSHOT_LAYERS_GOOD 16
 
@@ -73,10 +75,12 @@ MUSTCHECK int snapshot_abort(struct store *store, const char *sandbox, struct er
 /*
  * The commit point. Needs environment, image_id or parent_id (both or one; 0 and 0 for an import),
  * reason, and layers[].id of the whole list, the top own_count of them sealed by this handle (none
- * is allowed: a sandbox that changed nothing). label, sandbox, metadata may be empty. manifest and
- * commit are the parent's unless given, and image_id is the parent's when parent_id is given. Ends
- * the sandbox's run. The rest of *snapshot is filled in. ERROR_INVALID, ERROR_NOT_FOUND (parent),
- * ERROR_CONFLICT (a layer has gone), ERROR_LIMIT (layers, label, metadata).
+ * is allowed: a sandbox that changed nothing). Layers below that are a list which the parent had
+ * before it was flattened give way to the list that it has now. label, sandbox, metadata may be
+ * empty. manifest and commit are the parent's unless given, and image_id is the parent's when
+ * parent_id is given. Ends the sandbox's run. The rest of *snapshot is filled in. ERROR_INVALID,
+ * ERROR_NOT_FOUND (parent), ERROR_CONFLICT (a layer has gone), ERROR_LIMIT (layers, label,
+ * metadata).
  */
 MUSTCHECK int snapshot_commit(struct store *store, struct snapshot *snapshot, struct error *err);
 

@@ -222,7 +222,9 @@ static int check_snapshot(const struct snapshot *snapshot, struct error *err)
 		return error_set(err, ERROR_INVALID,
 			"a label is one line of UTF-8 without control characters");
 	}
-	if (count == 0 || count > SNAPSHOT_LAYERS_MAX || snapshot->own_count > count) {
+	/* With a parent that has been flattened meanwhile, it may become fewer. */
+	if (count == 0 || snapshot->own_count > count ||
+		count > SNAPSHOT_LAYERS_MAX + (snapshot->parent_id != 0)) {
 		error_set(err, ERROR_LIMIT,
 			"a snapshot of %zu layers, %zu its own; 1 to %d are possible", count,
 			snapshot->own_count, SNAPSHOT_LAYERS_MAX);
@@ -278,6 +280,92 @@ static int take_from_parent(struct store *store, struct snapshot *snapshot, stru
 			snapshot->image_id, "img", snapshot, err);
 	}
 	return 0;
+}
+
+/* Is what the snapshot stands on a list that the parent had in this generation? */
+static int is_list_of(struct store *store, const struct snapshot *snapshot, int64_t generation,
+	bool *ret_is, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	size_t below = snapshot->layer_count - snapshot->own_count, count = 0;
+	bool same = true;
+	int row;
+
+	query_init(&query, store->db,
+		"SELECT layer_id FROM snapshot_layers WHERE snapshot_id = ? AND generation = ?"
+		" ORDER BY position");
+	query_bind_int(&query, snapshot->parent_id);
+	query_bind_int(&query, generation);
+	while ((row = query_row(&query, err)) > 0) {
+		same = same && count < below && snapshot->layers[count].id == query_int(&query, 0);
+		count++;
+	}
+	*ret_is = same && count == below;
+	return row;
+}
+
+static int use_list(
+	struct store *store, struct snapshot *snapshot, int64_t generation, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	struct layer *list = xcalloc(snapshot->layer_count + 1, sizeof(*list));
+	size_t count = 0, below = snapshot->layer_count - snapshot->own_count;
+	int row;
+
+	query_init(&query, store->db,
+		"SELECT layer_id FROM snapshot_layers WHERE snapshot_id = ? AND generation = ?"
+		" ORDER BY position");
+	query_bind_int(&query, snapshot->parent_id);
+	query_bind_int(&query, generation);
+	while ((row = query_row(&query, err)) > 0 && count < below) {
+		list[count++].id = query_int(&query, 0);
+	}
+	if (row == 0) {
+		memcpy(list + count, snapshot->layers + below, snapshot->own_count * sizeof(*list));
+		memcpy(snapshot->layers, list, (count + snapshot->own_count) * sizeof(*list));
+		snapshot->layer_count = count + snapshot->own_count;
+	}
+	free(list);
+	return row < 0 ? row : 0;
+}
+
+/* A sandbox keeps the list that it started with; its snapshot need not, when both show the same. */
+static int take_flat_list(struct store *store, struct snapshot *snapshot, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	int64_t generation = 0;
+	bool former = false;
+	int row;
+
+	if (snapshot->parent_id == 0) {
+		return 0;
+	}
+	query_init(&query, store->db, "SELECT generation FROM snapshots WHERE id = ?");
+	query_bind_int(&query, snapshot->parent_id);
+	row = query_row(&query, err);
+	if (row <= 0) {
+		return row;
+	}
+	generation = query_int(&query, 0);
+	for (int64_t i = generation - 1; i > 0 && !former; i--) {
+		int status = is_list_of(store, snapshot, i, &former, err);
+
+		if (status < 0) {
+			return status;
+		}
+	}
+	return former ? use_list(store, snapshot, generation, err) : 0;
+}
+
+static int check_count(const struct snapshot *snapshot, struct error *err)
+{
+	if (snapshot->layer_count <= SNAPSHOT_LAYERS_MAX) {
+		return 0;
+	}
+	error_set(err, ERROR_LIMIT, "a snapshot of %zu layers; %d are possible",
+		snapshot->layer_count, SNAPSHOT_LAYERS_MAX);
+	return error_hint(err, "hob snapshots flatten snap-%lld makes one of several",
+		(long long)snapshot->parent_id);
 }
 
 static void bind_id(struct query *query, int64_t id)
@@ -345,6 +433,12 @@ static int commit_rows(struct store *store, struct snapshot *snapshot, struct er
 
 	if (status == 0) {
 		status = take_from_parent(store, snapshot, err);
+	}
+	if (status == 0) {
+		status = take_flat_list(store, snapshot, err);
+	}
+	if (status == 0) {
+		status = check_count(snapshot, err);
 	}
 	for (size_t i = 0; status == 0 && i < snapshot->layer_count; i++) {
 		status = layer_claim(store, &snapshot->layers[i], err);

@@ -11,5 +11,7 @@ void handle_pool(struct http_request *request)
 	for (const struct pool *pool = request->manager->pools; pool != NULL; pool = pool->next) {
 		json_array_append_new(list, pool_to_json(pool));
 	}
-	http_reply_json(request, MHD_HTTP_OK, json_pack("{s:o}", "environments", list));
+	http_reply_json(request, MHD_HTTP_OK,
+		json_pack("{s:o, s:o}", "environments", list, "space",
+			space_to_json(request->manager)));
 }

@@ -26,13 +26,13 @@ void handle_info(struct http_request *request)
 	const struct config *config = manager->config;
 
 	http_reply_json(request, MHD_HTTP_OK,
-		json_pack("{s:s, s:i, s:o, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "version",
+		json_pack("{s:s, s:i, s:o, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "version",
 			HOB_VERSION, "pid", (int)getpid(), "started_at",
 			json_time(manager->started_ms), "store", config->store, "run", config->run,
 			"cgroup", request->server->cgroup, "sandboxes",
 			(json_int_t)manager->entry_count, "ready", (json_int_t)manager->ready_count,
 			"claimed", (json_int_t)manager->claimed_count, "max_sandboxes",
-			(json_int_t)config->max_sandboxes));
+			(json_int_t)config->max_sandboxes, "space", space_to_json(manager)));
 }
 
 /* ---- claiming ---- */

@@ -42,4 +42,8 @@ json_t *environment_to_json(const struct pool *pool);
 json_t *build_to_json(const struct build *build);
 json_t *image_to_json(struct store *store, const struct image *image, struct error *err);
 
+struct manager;
+/* What is free for the store, and whether that is too little. */
+json_t *space_to_json(const struct manager *manager);
+
 #endif

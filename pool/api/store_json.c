@@ -5,6 +5,7 @@
 #include "pool/builds.h"
 #include "pool/image.h"
 #include "pool/manager.h"
+#include "pool/upkeep.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -94,6 +95,27 @@ static bool is_building(const struct pool *pool)
 	return running;
 }
 
+json_t *space_to_json(const struct manager *manager)
+{
+	const struct free_space *space = space_of(manager);
+
+	return json_pack("{s:I, s:I, s:I, s:b}", "free_bytes", (json_int_t)space->free,
+		"total_bytes", (json_int_t)space->total, "mark_bytes", (json_int_t)space->mark,
+		"low", space->low);
+}
+
+/* Why a build that was asked for does not begin; null when none is, or its turn will come. */
+static json_t *waits_for(const struct pool *pool)
+{
+	char space[FREE_SPACE_TEXT_SIZE];
+
+	if (!pool->build_queued || pool->build_running || !space_is_low(pool->manager)) {
+		return json_null();
+	}
+	free_space_text(space_of(pool->manager), space);
+	return json_sprintf("space: %s", space);
+}
+
 json_t *environment_to_json(const struct pool *pool)
 {
 	const struct environment *conf = pool->conf;
@@ -101,8 +123,8 @@ json_t *environment_to_json(const struct pool *pool)
 	int64_t due = build_next_due_ms(pool);
 	bool sourced = conf->source_count > 0;
 
-	return json_pack("{s:s, s:o, s:o, s:o, s:s, s:I, s:s?, s:o, s:o, s:o, s:o, s:b}", "name",
-		conf->name, "file", json_string_safe(conf->file), "source_url",
+	return json_pack("{s:s, s:o, s:o, s:o, s:s, s:I, s:s?, s:o, s:o, s:o, s:o, s:b, s:o}",
+		"name", conf->name, "file", json_string_safe(conf->file), "source_url",
 		sourced ? json_string_safe(conf->sources[0].url) : json_null(), "ref",
 		sourced && conf->sources[0].ref != NULL ? json_string_safe(conf->sources[0].ref)
 							: json_null(),
@@ -111,7 +133,8 @@ json_t *environment_to_json(const struct pool *pool)
 		json_numbered("img-", pool->head != NULL ? pool->head->id : 0), "commit",
 		pool->head != NULL ? json_string(pool->head->commit) : json_null(), "built_at",
 		json_time(pool->head != NULL ? pool->head->created_ms : 0), "next_due_at",
-		json_time(due == INT64_MAX ? 0 : due), "building", is_building(pool));
+		json_time(due == INT64_MAX ? 0 : due), "building", is_building(pool), "waits_for",
+		waits_for(pool));
 }
 
 /* ---- builds and images ---- */

@@ -6,6 +6,7 @@
 #include "snapshots/store_private.h"
 
 #include "configs/config.h"
+#include "configs/free_space.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -135,6 +136,15 @@ static void report_import(const struct snapshots_cli *cli, const struct snapshot
 	}
 }
 
+static int check_space(
+	const struct snapshots_cli *cli, const struct config *config, struct error *err)
+{
+	struct free_space space = {0};
+	int status = free_space_look(store_path(cli->store), config->free_space, &space, err);
+
+	return status < 0 ? status : free_space_check(&space, err);
+}
+
 int cli_import(struct snapshots_cli *cli, struct error *err)
 {
 	CLEANUP(config_free_p) struct config *config = NULL;
@@ -156,6 +166,9 @@ int cli_import(struct snapshots_cli *cli, struct error *err)
 	}
 	cli->rights = STORE_RIGHTS_MAKE_TREES;
 	status = cli_open(cli, STORE_WRITE, err);
+	if (status == 0) {
+		status = check_space(cli, config, err);
+	}
 	if (status == 0) {
 		status = choose_ids(cli, config, &id_base, err);
 	}

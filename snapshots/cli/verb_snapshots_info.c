@@ -1,6 +1,7 @@
 /* `hob-snapshots info|pin|unpin|tag|untag`: one snapshot at a time. */
 #include "snapshots/cli/cli.h"
 #include "snapshots/snapshot.h"
+#include "snapshots/tree/flatten.h"
 
 #include "base/clock.h"
 
@@ -61,7 +62,22 @@ static void print_users(char *const *users)
 	putchar('\n');
 }
 
-static void print_info(const struct snapshot *snapshot, char *const *users)
+static void print_depth(const struct snapshot *snapshot, const struct flatten_failure *failure)
+{
+	char age[CLI_TEXT_SIZE];
+
+	printf("Depth:        %zu layers%s%s\n", snapshot->layer_count,
+		snapshot->generation > 1 ? ", flattened" : "",
+		snapshot->layer_count > SNAPSHOT_LAYERS_GOOD ? ", to be flattened" : "");
+	if (failure->attempts > 0) {
+		cli_age(age, failure->failed_ms);
+		printf("              flattening has failed %lld times, last %s ago: %s\n",
+			(long long)failure->attempts, age, failure->message);
+	}
+}
+
+static void print_info(
+	const struct snapshot *snapshot, char *const *users, const struct flatten_failure *failure)
 {
 	char created[CLOCK_TEXT_SIZE], age[CLI_TEXT_SIZE], exclusive[CLI_TEXT_SIZE],
 		shared[CLI_TEXT_SIZE], bytes[CLI_TEXT_SIZE];
@@ -89,6 +105,7 @@ static void print_info(const struct snapshot *snapshot, char *const *users)
 	printf("Sandbox:      %s\n", snapshot->sandbox[0] != '\0' ? snapshot->sandbox : "-");
 	printf("Created:      %s (%s ago)\n", created, age);
 	print_users(users);
+	print_depth(snapshot, failure);
 	printf("Size:         %s, before links and holes\n", bytes);
 	printf("Removing it:  %s %s; %s stay, shared with others\n",
 		users[0] != NULL ? "would free" : "frees", exclusive, shared);
@@ -100,8 +117,12 @@ static void print_info(const struct snapshot *snapshot, char *const *users)
 static int print_one(struct snapshots_cli *cli, const struct snapshot *snapshot, struct error *err)
 {
 	CLEANUP(strv_free_p) char **users = NULL;
+	struct flatten_failure failure = {0};
 	int status = snapshot_users(cli->store, snapshot->id, &users, err);
 
+	if (status == 0) {
+		status = flatten_failure_get(cli->store, snapshot->id, &failure, err);
+	}
 	if (status < 0) {
 		return status;
 	}
@@ -113,11 +134,19 @@ static int print_one(struct snapshots_cli *cli, const struct snapshot *snapshot,
 			json_array_append_new(list, json_string(users[i]));
 		}
 		json_object_set_new(json, "users", list);
+		json_object_set_new(json, "generation", json_integer(snapshot->generation));
+		json_object_set_new(json, "flatten_failure",
+			failure.attempts > 0 ? json_pack("{s:I, s:I, s:I, s:o}", "attempts",
+						       (json_int_t)failure.attempts, "failed_ms",
+						       (json_int_t)failure.failed_ms, "retry_ms",
+						       (json_int_t)failure.retry_ms, "message",
+						       json_str_or_null(failure.message))
+					     : json_null());
 		json_object_set_new(json, "layers", layers_json(snapshot));
 		json_object_set_new(json, "manifest", manifest != NULL ? manifest : json_null());
 		json_print(json);
 	} else {
-		print_info(snapshot, users);
+		print_info(snapshot, users, &failure);
 	}
 	return 0;
 }

@@ -20,6 +20,10 @@
 #include <inttypes.h>
 #include <signal.h>
 
+/* Two minutes for the layers of one snapshot. */
+#define FLAT_LOOKS 1200
+#define FLAT_LOOK_US 100000
+
 struct take {
 	struct snapshots_cli *cli;
 	struct staging *staging;
@@ -164,6 +168,25 @@ static int seal(struct take *take, struct error *err)
 	return snapshot_commit(take->cli->store, snapshot, err);
 }
 
+/* hobd has deep snapshots flattened as they come; the one at the limit waits for that. */
+static int wait_for_flat(struct take *take, struct error *err)
+{
+	char name[CLI_ID_SIZE];
+	int status = 0;
+
+	cli_snapshot_id(name, take->snapshot.parent_id);
+	for (int i = 0; status == 0 && take->snapshot.parent_id != 0 && i < FLAT_LOOKS; i++) {
+		CLEANUP(snapshot_done) struct snapshot parent = {0};
+
+		status = snapshot_find(take->cli->store, name, &parent, err);
+		if (status < 0 || parent.layer_count < SNAPSHOT_LAYERS_MAX) {
+			return status;
+		}
+		usleep(FLAT_LOOK_US);
+	}
+	return status;
+}
+
 static int take_one(struct take *take, struct error *err)
 {
 	CLEANUP(json_decref_p) json_t *what = NULL;
@@ -172,6 +195,7 @@ static int take_one(struct take *take, struct error *err)
 	int status;
 
 	if ((status = hear(&what, err)) < 0 || (status = read_what(what, take, err)) < 0 ||
+		(status = wait_for_flat(take, err)) < 0 ||
 		(status = staging_new(store, &take->staging, err)) < 0 ||
 		(status = snapshot_begin(store, take->snapshot.sandbox, take->staging, err)) < 0) {
 		return status;

@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "configs/config.h"
+#include "configs/free_space.h"
 #include "pool/cli/human.h"
 #include "pool/sandbox/idmap.h"
 #include "pool/sandbox/overlay.h"
@@ -90,18 +91,19 @@ void probe_store(const struct doctor *doctor, struct finding *finding)
 
 void probe_space(const struct doctor *doctor, struct finding *finding)
 {
-	char text[HUMAN_SIZE];
+	char text[FREE_SPACE_TEXT_SIZE];
+	struct free_space space = {0};
+	struct error err = ERROR_INIT;
 	struct statvfs fs;
-	int64_t bytes;
 
-	if (statvfs(doctor->folder, &fs) < 0) {
+	if (statvfs(doctor->folder, &fs) < 0 ||
+		free_space_look(doctor->folder, doctor->config->free_space, &space, &err) < 0) {
 		finding_fail_sys(finding, doctor->folder);
 		return;
 	}
-	bytes = (int64_t)fs.f_bavail * (int64_t)fs.f_frsize;
-	human_bytes(text, bytes);
-	finding_set(finding, bytes < SPACE_LOW ? FINDING_WARN : FINDING_OK, "%s free, %ju inodes",
-		text, (uintmax_t)fs.f_favail);
+	free_space_text(&space, text);
+	finding_set(finding, space.low || space.free < SPACE_LOW ? FINDING_WARN : FINDING_OK,
+		"%s, %ju inodes", text, (uintmax_t)fs.f_favail);
 	if ((fs.f_flag & ST_RDONLY) != 0) {
 		finding_set(finding, FINDING_LACKING, "mounted read-only");
 	}

@@ -65,6 +65,19 @@ static void add_failing(struct table *table, const json_t *failing)
 	table_add_styled(table, line, STYLE_BAD);
 }
 
+static void print_space(const json_t *space)
+{
+	char free[HUMAN_SIZE], mark[HUMAN_SIZE];
+
+	if (json_is_true(json_object_get(space, "low"))) {
+		human_bytes(free, json_integer_value(json_object_get(space, "free_bytes")));
+		human_bytes(mark, json_integer_value(json_object_get(space, "mark_bytes")));
+		printf("Space is short: %s free for the store, less than free_space (%s). Builds "
+		       "wait, pools keep fewer ready.\n",
+			free, mark);
+	}
+}
+
 static void print_pool(const json_t *reply)
 {
 	static const struct table_column columns[] = {{"ENVIRONMENT", false}, {"IMAGE", false},
@@ -90,6 +103,7 @@ static void print_pool(const json_t *reply)
 		add_failing(table, json_object_get(entry, "failing"));
 	}
 	table_print(table, "no environments: put a YAML file into the environments folder");
+	print_space(json_object_get(reply, "space"));
 }
 
 static int pool_run(struct call *call, struct error *err)
