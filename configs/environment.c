@@ -21,6 +21,53 @@ static void lines_set(struct environment *environment, const struct yaml_node *r
 	}
 }
 
+static const char *const lifecycle_names[LIFECYCLES] = {[LIFECYCLE_EPHEMERAL] = "ephemeral",
+	[LIFECYCLE_HYBRID] = "hybrid",
+	[LIFECYCLE_LONG_RUNNING] = "long-running"};
+
+const char *environment_lifecycle_name(enum environment_lifecycle lifecycle)
+{
+	return lifecycle_names[lifecycle];
+}
+
+bool environment_lifecycle_from_name(const char *name, enum environment_lifecycle *ret)
+{
+	for (size_t i = 0; i < LIFECYCLES; i++) {
+		if (streq(lifecycle_names[i], name)) {
+			*ret = (enum environment_lifecycle)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+#define IDLE_MS (15 * 60 * INT64_C(1000))
+#define MAX_AGE_MS (8 * 3600 * INT64_C(1000))
+#define HYBRID_PAUSE_MS (5 * 60 * INT64_C(1000))
+
+static void lifecycle_complete(struct environment *environment)
+{
+	bool ephemeral, known = environment_lifecycle_from_name(
+				environment->lifecycle_type, &environment->lifecycle);
+
+	assert(known); /* one of its choices */
+	ephemeral = environment->lifecycle == LIFECYCLE_EPHEMERAL;
+	if (environment->idle_ms < 0) {
+		environment->idle_ms =
+			environment->lifecycle == LIFECYCLE_LONG_RUNNING ? 0 : IDLE_MS;
+	}
+	if (environment->max_age_ms < 0) {
+		environment->max_age_ms = ephemeral ? MAX_AGE_MS : 0;
+	}
+	if (environment->pause_ms < 0) {
+		int64_t half_ms = environment->idle_ms / 2;
+
+		environment->pause_ms = environment->lifecycle != LIFECYCLE_HYBRID ? 0
+					: half_ms < HYBRID_PAUSE_MS                ? half_ms
+								    : HYBRID_PAUSE_MS;
+	}
+}
+
 /* Defaults that depend on other settings. */
 static void environment_complete(struct environment *environment)
 {
@@ -35,6 +82,7 @@ static void environment_complete(struct environment *environment)
 
 		assert(fits); /* check_cron has seen it */
 	}
+	lifecycle_complete(environment);
 	if (environment->pool_max < 0) {
 		environment->pool_max = environment->pool_min > 20 ? environment->pool_min : 20;
 	}
@@ -110,6 +158,9 @@ static int environment_from_yaml(const char *name, const struct yaml_node *root,
 	environment->env = xcalloc(1, sizeof(*environment->env));
 	environment->schedule.every_ms = -1;
 	environment->pool_max = -1;
+	environment->idle_ms = -1;
+	environment->pause_ms = -1;
+	environment->max_age_ms = -1;
 	code = settings_read(&in, root, environment, err);
 	if (code == 0) {
 		lines_set(environment, root);
@@ -184,6 +235,7 @@ void environment_free(struct environment *environment)
 	free(environment->base_sha256);
 	strv_free(environment->env);
 	free(environment->user);
+	free(environment->lifecycle_type);
 	free(environment->schedule.cron_text);
 	free(environment->schedule.zone);
 	free(environment->workdir);

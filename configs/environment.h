@@ -73,6 +73,16 @@ struct environment_limits {
 	int64_t disk_bytes; /* of a build: what a step may write; 0: no limit */
 };
 
+/* What outlives what: see pool/dormant.h. */
+enum environment_lifecycle {
+	LIFECYCLE_EPHEMERAL, /* a sandbox ends with its idle time */
+	LIFECYCLE_HYBRID, /* it is kept as a snapshot then, until it is needed again */
+	LIFECYCLE_LONG_RUNNING, /* it does not end by idle time, nor with the machine */
+	LIFECYCLES
+};
+const char *environment_lifecycle_name(enum environment_lifecycle lifecycle);
+bool environment_lifecycle_from_name(const char *name, enum environment_lifecycle *ret);
+
 /* What gc keeps of an environment's snapshots. keep_last and keep_for_ms both 0: all of them. */
 struct environment_retention {
 	int64_t keep_last;
@@ -109,6 +119,10 @@ struct environment {
 			    released; 0: never */
 	int64_t pause_ms; /* a claimed sandbox is paused after this long idle; 0: never */
 	int64_t max_age_ms; /* from claim; 0: never */
+	char *lifecycle_type;
+	enum environment_lifecycle lifecycle; /* the same */
+	int64_t snapshot_every_ms; /* of a claimed sandbox, when somebody has been there; 0: never
+				    */
 	bool exit_snapshot; /* a claimed sandbox's files become a snapshot when it ends */
 	struct environment_retention snapshots;
 	char fingerprint[65]; /* sha256 of everything that shapes the image, all sources' commits

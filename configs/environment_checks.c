@@ -410,6 +410,39 @@ static int check_step_names(const struct environment *environment, const char *n
 	return 0;
 }
 
+static int check_lifecycle(const struct environment *environment, const char *name,
+	const struct yaml_node *root, struct error *err)
+{
+	const char *type = environment->lifecycle_type;
+	const struct yaml_node *idle = settings_node(root, "lifecycle.idle");
+	const struct yaml_node *every = settings_node(root, "lifecycle.snapshot_every");
+	const struct yaml_node *pause = settings_node(root, "lifecycle.pause");
+
+	if (environment->lifecycle == LIFECYCLE_EPHEMERAL && environment->snapshot_every_ms > 0) {
+		yaml_error(err, name, every, false,
+			"\"lifecycle.snapshot_every\" is not for an ephemeral lifecycle, which "
+			"does "
+			"not come back");
+		return error_hint(err, "say type: hybrid or long-running, or snapshot: exit");
+	}
+	if (environment->lifecycle == LIFECYCLE_LONG_RUNNING && environment->idle_ms > 0) {
+		yaml_error(err, name, idle, false,
+			"\"lifecycle.idle\" contradicts the type %s, which idle time does not end",
+			type);
+		return error_hint(err, "leave it out, or say type: hybrid");
+	}
+	if (environment->lifecycle == LIFECYCLE_HYBRID && environment->idle_ms == 0) {
+		yaml_error(err, name, idle, false,
+			"\"lifecycle.idle\" is 0, but the type hybrid sleeps after that time");
+		return error_hint(err, "say how long, or type: long-running");
+	}
+	if (environment->idle_ms > 0 && environment->pause_ms >= environment->idle_ms) {
+		return yaml_error(err, name, pause != NULL ? pause : idle, false,
+			"\"lifecycle.pause\" would never come: \"lifecycle.idle\" is not longer");
+	}
+	return 0;
+}
+
 int environment_check_whole(const struct environment *environment, const char *name,
 	const struct yaml_node *root, struct error *err)
 {
@@ -427,6 +460,9 @@ int environment_check_whole(const struct environment *environment, const char *n
 	}
 	if (code == 0) {
 		code = environment_check_services(environment, name, root, err);
+	}
+	if (code == 0) {
+		code = check_lifecycle(environment, name, root, err);
 	}
 	if (code < 0) {
 		return code;

@@ -30,6 +30,7 @@
 static const char *const base_names[BASE_KINDS] = {
 	[BASE_HOST] = "host", [BASE_TAR] = "tar", [BASE_SCRATCH] = "scratch"};
 static const char *const network_words[] = {"none", "host", NULL};
+static const char *const lifecycle_words[] = {"ephemeral", "hybrid", "long-running", NULL};
 static const char *const snapshot_words[] = {"never", "exit", NULL};
 static const char *const failure_words[] = {"fail", "ignore", NULL};
 static const char *const restore_words[] = {"skip", "start", NULL};
@@ -490,20 +491,27 @@ static const struct setting rows[] = {
 	{.key = "lifecycle",
 		.type = SETTING_SECTION,
 		.about = "when a claimed sandbox is released"},
+	{.key = "lifecycle.type",
+		.type = SETTING_CHOICE,
+		FIELD(lifecycle_type),
+		.fallback = "ephemeral",
+		.choices = lifecycle_words,
+		.about = "hybrid: kept as a snapshot when idle, back at the next request; "
+			 "long-running: never ended by idle time nor by a restart of the machine"},
 	{.key = "lifecycle.idle",
 		.type = SETTING_DURATION,
 		FIELD(idle_ms),
 		.zero = true,
-		.fallback = "15m",
+		.derived = "15m, or 0 for long-running",
 		.lowest = SECOND,
 		.highest = YEAR,
-		.about = "after this long without a request or command; 0: never"},
+		.about = "after this long without a request or command, or paused; 0: never"},
 	{.key = "lifecycle.pause",
 		.type = SETTING_DURATION,
 		FIELD(pause_ms),
 		.zero = true,
-		.fallback = "0",
-		.lowest = SECOND,
+		.derived = "0, or up to 5m for hybrid",
+		.lowest = SECOND / 10,
 		.highest = YEAR,
 		.about = "paused after this long without a request or command, until the next one; "
 			 "0: never"},
@@ -511,10 +519,19 @@ static const struct setting rows[] = {
 		.type = SETTING_DURATION,
 		FIELD(max_age_ms),
 		.zero = true,
-		.fallback = "8h",
+		.derived = "8h for ephemeral, else 0",
 		.lowest = SECOND,
 		.highest = YEAR,
 		.about = "this long after its claim; 0: never"},
+	{.key = "lifecycle.snapshot_every",
+		.type = SETTING_DURATION,
+		FIELD(snapshot_every_ms),
+		.zero = true,
+		.fallback = "0",
+		.lowest = SECOND,
+		.highest = YEAR,
+		.about = "of a claimed sandbox that somebody has worked in, to come back from; 0: "
+			 "never"},
 	{.key = "lifecycle.snapshot",
 		.type = SETTING_SWITCH,
 		FIELD(exit_snapshot),

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/process.h"
+#include "pool/dormant.h"
 #include "pool/freeze.h"
 #include "pool/hints/hint.h"
 #include "pool/image.h"
@@ -169,6 +170,7 @@ static void adopt_record(struct manager *manager, struct entry_record *record)
 	if (status < 0) {
 		log_failure("sandbox.not_adopted", &err, "sandbox", entry->record.id, "environment",
 			entry->pool->name, "was", entry_state_name(was));
+		entry->session_goes_on = was != ENTRY_RELEASING || entry->record.returns;
 		entry_release(entry, "could not be adopted");
 	}
 }
@@ -261,6 +263,7 @@ void entry_adopted(struct entry *entry, const uint32_t *execs, size_t count)
 	entry_keep_time(entry);
 	entry_freeze_again(entry);
 	meter_go_on(entry);
+	dormant_arm(entry);
 	entry_arm(entry);
 	log_info("sandbox.adopted", "sandbox", entry->record.id, "environment", entry->pool->name,
 		"state", entry_state_name(state), "execs", count);

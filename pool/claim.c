@@ -5,6 +5,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "pool/dormant.h"
 #include "pool/freeze.h"
 #include "pool/hints/hint.h"
 #include "pool/image.h"
@@ -54,7 +55,10 @@ static void bind(struct entry *entry, struct claim_spec *spec)
 	record->age_limit_ms =
 		conf != NULL && conf->max_age_ms > 0 ? record->claimed_ms + conf->max_age_ms : 0;
 	record->idle_ms = spec->idle_ms >= 0 ? spec->idle_ms : conf != NULL ? conf->idle_ms : 0;
-	record->meter = (struct entry_meter){.active_since_ms = record->claimed_ms};
+	record->meter = (struct entry_meter){
+		.started_ms = record->claimed_ms, .active_since_ms = record->claimed_ms};
+	record->lifecycle = conf != NULL ? conf->lifecycle : LIFECYCLE_EPHEMERAL;
+	record->snapshot_every_ms = conf != NULL ? conf->snapshot_every_ms : 0;
 	record->pause_ms = conf != NULL ? conf->pause_ms : 0;
 	record->env = steal_ptr(spec->env);
 	record->metadata = steal_ptr(spec->metadata);
@@ -78,6 +82,7 @@ static int take(struct entry *entry, struct claim_spec *spec, struct error *err)
 		return status;
 	}
 	entry_thaw_soon(entry);
+	dormant_arm(entry);
 	entry_arm(entry);
 	return 0;
 }

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/memory.h"
+#include "pool/dormant.h"
 #include "pool/freeze.h"
 #include "pool/hints/hint.h"
 #include "pool/image.h"
@@ -46,6 +47,7 @@ struct entry *entry_new(struct pool *pool, struct pool_image *image)
 	entry->record.snapshot_id = image != NULL ? image->snapshot_id : 0;
 	memcpy(entry->record.environment, pool->name, sizeof(entry->record.environment));
 	entry->timer = loop_timer_new(pool->manager->loop, entry_on_timer, entry);
+	entry->session_timer = loop_timer_new(pool->manager->loop, dormant_on_timer, entry);
 	entry->meter_timer = loop_timer_new(pool->manager->loop, meter_on_timer, entry);
 	entry->freeze_timer = loop_timer_new(pool->manager->loop, entry_on_freeze_timer, entry);
 	return entry;
@@ -61,6 +63,7 @@ void entry_free(struct entry *entry)
 	loop_timer_free(entry->timer);
 	loop_timer_free(entry->freeze_timer);
 	loop_timer_free(entry->meter_timer);
+	loop_timer_free(entry->session_timer);
 	loop_source_free(entry->pidfd_source);
 	entry_services_drop(entry);
 	warm_set_put(entry->warm);
@@ -70,6 +73,7 @@ void entry_free(struct entry *entry)
 	fd_done(&entry->execs_fd);
 	entry_record_done(&entry->record);
 	pool_image_put(entry->image);
+	pool_image_put(entry->comes_back_from);
 	free(entry);
 }
 
@@ -280,14 +284,15 @@ void entry_keep_time(struct entry *entry)
 
 void entry_arm(struct entry *entry)
 {
+	bool dormant = entry->record.state == ENTRY_DORMANT;
 	bool busy = entry_is_busy(entry), paused = entry->record.state == ENTRY_PAUSED;
 	int64_t at, left, pause_at;
 
-	if (entry->record.state != ENTRY_CLAIMED && !paused) {
+	if (entry->record.state != ENTRY_CLAIMED && !paused && !dormant) {
 		return;
 	}
-	at = entry_record_deadline(&entry->record, busy);
-	pause_at = paused ? INT64_MAX : entry_record_pause_at(&entry->record, busy);
+	at = entry_record_deadline(&entry->record, busy || dormant);
+	pause_at = paused || dormant ? INT64_MAX : entry_record_pause_at(&entry->record, busy);
 	at = pause_at < at ? pause_at : at;
 	if (at == INT64_MAX) {
 		loop_timer_stop(entry->timer);
@@ -309,7 +314,7 @@ int entry_check_usable(const struct entry *entry, struct error *err)
 	if (entry->record.state != ENTRY_CLAIMED) {
 		error_set(err, ERROR_CONFLICT, "sandbox %s is %s, not claimed", entry->record.id,
 			entry_state_name(entry->record.state));
-		if (entry->record.state == ENTRY_PAUSED) {
+		if (entry->record.state == ENTRY_PAUSED || entry->record.state == ENTRY_DORMANT) {
 			return error_hint(err, "hob resume %s", entry->record.id);
 		}
 		return error_hint(err, "claim one with POST /v1/sandboxes or `hob create`");

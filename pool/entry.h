@@ -98,6 +98,14 @@ struct entry {
 					    */
 	struct hint *hint; /* reserved; NULL: not. entry_set_hint */
 	struct claim *claim; /* of the hint's caller, which waits for this one; NULL: none */
+	struct loop_timer *session_timer; /* dormant.c's, as all of these */
+	struct snapshot_job *session_job;
+	bool hibernates; /* session_job is for that */
+	bool session_goes_on; /* it is released, but what it was comes back */
+	bool revived; /* on its way from DORMANT to CLAIMED */
+	int64_t noted_ms; /* last_active_ms of the last snapshot of session_job */
+	struct pool_image *comes_back_from; /* counted; NULL: there is no note */
+	struct dormant_wait *wakers;
 	struct entry_use *uses;
 	struct entry_wait *waits;
 	int64_t touched_ms; /* when the state file's time was last moved on */

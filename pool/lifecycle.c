@@ -13,6 +13,7 @@
 #include "base/process.h"
 #include "pool/adopt.h"
 #include "pool/claim.h"
+#include "pool/dormant.h"
 #include "pool/freeze.h"
 #include "pool/hints/hint.h"
 #include "pool/image.h"
@@ -43,7 +44,7 @@ static void account(struct entry *entry)
 	struct meter_sums sums = meter_read(entry, NULL);
 	struct error err = ERROR_INIT;
 
-	if (entry->record.claimed_ms == 0) {
+	if (entry->record.meter.started_ms == 0) {
 		return;
 	}
 	log_info("sandbox.used", "sandbox", entry->record.id, "environment", entry->pool->name,
@@ -73,6 +74,9 @@ static void entry_gone(struct entry *entry)
 		entry_wait_end(wait);
 		wait->snapshot_id = entry->kept_snapshot;
 		wait->gone(wait);
+	}
+	if (dormant_is_due(entry)) {
+		dormant_lay_down(entry);
 	}
 	entry_free(entry);
 	if (adopted) {
@@ -126,6 +130,7 @@ static void tell_lost(struct entry *entry)
 	init_client_free(entry->client);
 	entry->client = NULL;
 	runs_drop(entry, &err);
+	dormant_tell(entry, &err);
 }
 
 /* Only what was somebody's; and what the last hobd had begun to keep. */
@@ -135,6 +140,11 @@ static bool is_kept(const struct entry *entry)
 
 	if (entry->image == NULL) {
 		return false;
+	}
+	/* What outlives its processes outlives their end by accident, too. */
+	if (entry->record.returns && entry->keep_asked < 0 && !entry->revived &&
+		entry->adopt_as != ENTRY_RELEASING) {
+		return true;
 	}
 	if (entry->record.state != ENTRY_CLAIMED && entry->record.state != ENTRY_PAUSED) {
 		return entry->adopt_as == ENTRY_RELEASING && entry->record.keep;
@@ -150,6 +160,10 @@ void entry_release(struct entry *entry, const char *reason)
 	if (entry->record.state == ENTRY_RELEASING || entry->release_wanted) {
 		return;
 	}
+	if (entry->record.state == ENTRY_DORMANT) {
+		dormant_end(entry, reason);
+		return;
+	}
 	entry->release_reason = reason;
 	claims_release(entry);
 	hint_forget(entry);
@@ -161,12 +175,18 @@ void entry_release(struct entry *entry, const char *reason)
 	}
 	loop_timer_stop(entry->timer);
 	loop_timer_stop(entry->freeze_timer);
+	entry->record.returns = entry->session_goes_on && entry->record.claimed_ms > 0 &&
+				entry->record.lifecycle != LIFECYCLE_EPHEMERAL;
 	entry->record.keep = is_kept(entry);
 	meter_end(entry);
 	if (entry_set_state(entry, ENTRY_RELEASING, &err) < 0) {
 		/* It goes all the same: a restarted hobd would find it dead and finish this. */
 		log_failure("sandbox.record_failed", &err, "sandbox", entry->record.id);
 		entry_move(entry, ENTRY_RELEASING);
+	}
+	dormant_detach(entry);
+	if (!entry->record.returns) {
+		dormant_forget(entry);
 	}
 	entry_pauses_end(entry);
 	tell_lost(entry);
@@ -181,6 +201,9 @@ static void on_kept(void *context, const struct snapshot_result *result, const s
 	struct entry *entry = context;
 
 	entry->kept_snapshot = err == NULL ? result->id : 0;
+	if (err == NULL) {
+		dormant_note_kept(entry);
+	}
 	start_destroy(entry); /* whatever is left of it */
 }
 
@@ -220,7 +243,10 @@ void entry_creation_failed(struct entry *entry, const struct error *err)
 
 	log_failure("sandbox.create_failed", err, "sandbox", entry->record.id, "environment",
 		pool->name);
-	if (entry->adopt_as == ENTRY_GONE) {
+	if (entry->revived) {
+		entry->session_goes_on = true;
+		dormant_tell(entry, err);
+	} else if (entry->adopt_as == ENTRY_GONE) {
 		creation_counts(entry->image, pool, err);
 		claims_creation_failed(pool, entry->image, entry, err);
 	}
@@ -246,8 +272,10 @@ static void on_pidfd(void *context, uint32_t events)
 		return;
 	case ENTRY_CLAIMED:
 	case ENTRY_PAUSED:
+		entry->session_goes_on = true;
 		entry_release(entry, "its init died");
 		return;
+	case ENTRY_DORMANT:
 	case ENTRY_RELEASING:
 	case ENTRY_GONE:
 	case ENTRY_STATES:
@@ -266,6 +294,30 @@ int entry_watch(struct entry *entry, int pidfd, struct error *err)
 
 /* ---- from hello to ready ---- */
 
+/* Back under its old id, and claimed as before. */
+static void entry_back(struct entry *entry)
+{
+	struct entry_record *record = &entry->record;
+	struct error err = ERROR_INIT;
+
+	loop_timer_stop(entry->timer);
+	record->last_active_ms = clock_real_ms();
+	record->meter = (struct entry_meter){
+		.started_ms = record->last_active_ms, .active_since_ms = record->last_active_ms};
+	if (entry_set_state(entry, ENTRY_CLAIMED, &err) < 0) {
+		record->meter = (struct entry_meter){0};
+		entry_creation_failed(entry, &err);
+		return;
+	}
+	entry->revived = false;
+	entry_thaw_soon(entry);
+	entry_arm(entry);
+	dormant_arm(entry);
+	log_info("sandbox.revived", "sandbox", record->id, "environment", entry->pool->name,
+		"snapshot", record->snapshot_id, "us", clock_mono_us() - entry->requested_us);
+	dormant_tell(entry, NULL);
+}
+
 void entry_warmed(struct entry *entry)
 {
 	struct pool *pool = entry->pool;
@@ -273,6 +325,10 @@ void entry_warmed(struct entry *entry)
 	int64_t us = clock_mono_us() - entry->requested_us;
 
 	(void)fault_point("sandbox.warm");
+	if (entry->revived) {
+		entry_back(entry);
+		return;
+	}
 	if (entry_set_state(entry, ENTRY_READY, &err) < 0) {
 		entry_creation_failed(entry, &err);
 		return;
@@ -315,6 +371,7 @@ static void on_closed(void *context)
 		if (entry->record.state == ENTRY_READY) {
 			entry->pool->died++;
 		}
+		entry->session_goes_on = true;
 		entry_release(entry, "its init closed the connection");
 	}
 }
@@ -386,15 +443,31 @@ static int prepare(struct entry *entry, struct error *err)
 	return 0;
 }
 
+static void launch(struct entry *entry)
+{
+	const struct environment *conf = entry->pool->conf;
+	struct sandbox_spec spec = {.kind = SANDBOX_SESSION,
+		.id = entry->record.id,
+		.hostname = entry->pool->name,
+		.layers = entry->image->layers,
+		.layer_count = entry->image->layer_count,
+		.slot = entry->record.slot};
+
+	if (conf != NULL) {
+		spec.limits = (struct sandbox_limits){.cpu_millis = conf->limits.cpu_millis,
+			.memory_bytes = conf->limits.memory_bytes,
+			.pids = conf->limits.pids};
+	}
+	entry->requested_us = clock_mono_us();
+	entry->launching = true;
+	(void)fault_point("sandbox.create");
+	sandbox_create(entry->manager->launcher, &spec, on_created, entry);
+}
+
 void entry_create(struct pool *pool, struct pool_image *image, const struct hint_record *hint)
 {
 	struct manager *manager = pool->manager;
 	struct entry *entry = entry_new(pool, image);
-	struct sandbox_spec spec = {.kind = SANDBOX_SESSION,
-		.id = entry->record.id,
-		.hostname = pool->name,
-		.layers = image->layers,
-		.layer_count = image->layer_count};
 	struct error err = ERROR_INIT;
 
 	if (hint != NULL) {
@@ -412,35 +485,56 @@ void entry_create(struct pool *pool, struct pool_image *image, const struct hint
 		}
 		return;
 	}
-	if (pool->conf != NULL) {
-		spec.limits = (struct sandbox_limits){.cpu_millis = pool->conf->limits.cpu_millis,
-			.memory_bytes = pool->conf->limits.memory_bytes,
-			.pids = pool->conf->limits.pids};
-	}
-	spec.slot = entry->record.slot;
-	entry->requested_us = clock_mono_us();
 	entry_place(entry, ENTRY_CREATING);
 	manager_entry_add(manager, entry);
 	if (hint != NULL) {
 		hint_adopt(entry);
 	}
-	entry->launching = true;
-	(void)fault_point("sandbox.create");
-	sandbox_create(manager->launcher, &spec, on_created, entry);
+	launch(entry);
+}
+
+int entry_revive(struct entry *entry, struct error *err)
+{
+	int status = slot_take(entry->manager->slots, &entry->record.slot, err);
+
+	if (status < 0) {
+		return status;
+	}
+	if (entry->warm == NULL) {
+		entry->warm = warm_set_ref(entry->pool->warm);
+	}
+	if ((status = entry_files_open(entry, err)) < 0 ||
+		(status = entry_warm_record(entry, err)) < 0 ||
+		(status = entry_set_state(entry, ENTRY_CREATING, err)) < 0) {
+		entry_files_remove(entry);
+		slot_give_back(entry->manager->slots, entry->record.slot);
+		return status;
+	}
+	entry->revived = true;
+	entry->manager->entry_count++;
+	loop_timer_stop(entry->timer);
+	launch(entry);
+	return 0;
 }
 
 /* ---- clocks ---- */
 
 static void check_deadline(struct entry *entry)
 {
-	bool busy = entry_is_busy(entry);
+	bool busy = entry_is_busy(entry) || entry->record.state == ENTRY_DORMANT;
 	int64_t at = entry_record_deadline(&entry->record, busy);
+	const char *name;
 
 	if (at > clock_real_ms()) {
 		entry_pause_if_idle(entry);
 		return;
 	}
-	entry_release(entry, entry_record_deadline_name(&entry->record, busy));
+	name = entry_record_deadline_name(&entry->record, busy);
+	if (entry->record.lifecycle == LIFECYCLE_HYBRID && streq(name, "idle")) {
+		dormant_hibernate(entry);
+	} else {
+		entry_release(entry, name);
+	}
 }
 
 void entry_on_timer(void *context)
@@ -456,6 +550,7 @@ void entry_on_timer(void *context)
 		break;
 	case ENTRY_CLAIMED:
 	case ENTRY_PAUSED:
+	case ENTRY_DORMANT:
 		check_deadline(entry);
 		break;
 	case ENTRY_RELEASING:
@@ -467,54 +562,4 @@ void entry_on_timer(void *context)
 	case ENTRY_STATES:
 		break;
 	}
-}
-
-/* ---- what has only a name ---- */
-
-struct orphan {
-	struct manager *manager;
-	char id[ID_SIZE];
-	struct loop_timer *timer;
-	unsigned attempts;
-};
-
-static void on_orphan_destroyed(void *context, const struct error *err);
-
-static void orphan_try(void *context)
-{
-	struct orphan *orphan = context;
-
-	sandbox_destroy(orphan->manager->launcher, orphan->id, on_orphan_destroyed, orphan);
-}
-
-static void on_orphan_destroyed(void *context, const struct error *err)
-{
-	struct orphan *orphan = context;
-	struct error failure = ERROR_INIT;
-
-	if (err != NULL && ++orphan->attempts < DESTROY_ATTEMPTS_QUIET) {
-		loop_timer_after(orphan->timer, DESTROY_RETRY_FIRST_MS << orphan->attempts);
-		return;
-	}
-	if (err != NULL) {
-		log_failure("sandbox.orphan_left", err, "sandbox", orphan->id);
-	} else if (io_remove_tree(orphan->manager->sandboxes_fd, orphan->id, &failure) < 0) {
-		log_failure("sandbox.state_left", &failure, "sandbox", orphan->id);
-	} else {
-		log_info("sandbox.orphan_gone", "sandbox", orphan->id);
-	}
-	manager_pending_done(orphan->manager);
-	loop_timer_free(orphan->timer);
-	free(orphan);
-}
-
-void orphan_destroy(struct manager *manager, const char *id)
-{
-	struct orphan *orphan = xcalloc(1, sizeof(*orphan));
-
-	orphan->manager = manager;
-	snprintf(orphan->id, sizeof(orphan->id), "%s", id);
-	orphan->timer = loop_timer_new(manager->loop, orphan_try, orphan);
-	manager->pending++;
-	orphan_try(orphan);
 }

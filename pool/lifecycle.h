@@ -13,6 +13,8 @@ struct hint_record;
 /* Asks the launcher for one; it becomes ready, or a waiting claim's, later. A failure that comes at
  * once is dealt with like one that comes later. `hint` NULL, or the one that it is made for. */
 void entry_create(struct pool *pool, struct pool_image *image, const struct hint_record *hint);
+/* The same for one that is DORMANT, under its id; see dormant.h. */
+MUSTCHECK int entry_revive(struct entry *entry, struct error *err);
 /* Ends it: commands and requests in it fail with a message that names `reason` (a literal), the
  * launcher destroys it, its files go. May be called again. */
 void entry_release(struct entry *entry, const char *reason);

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "pool/adopt.h"
 #include "pool/builds.h"
+#include "pool/dormant.h"
 #include "pool/environments.h"
 #include "pool/hints/hint.h"
 #include "pool/image.h"
@@ -220,6 +221,7 @@ void manager_pending_done(struct manager *manager)
 	hints_restore(manager);
 	manager_dirty(manager);
 	builds_schedule(manager);
+	dormant_start_all(manager);
 	manager->on_started(manager->context);
 }
 
@@ -237,6 +239,7 @@ static int open_parts(struct manager *manager, struct error *err)
 	manager->pending = 1;
 	if ((status = usage_open(store_fd(manager->store), &manager->usage, err)) < 0 ||
 		(status = adopt_all(manager, err)) < 0 ||
+		(status = dormant_load(manager, err)) < 0 ||
 		(status = environments_open(manager, err)) < 0) {
 		return status;
 	}
@@ -297,7 +300,10 @@ void manager_stop_sandboxes(struct manager *manager, void (*on_stopped)(void *co
 		while (entry != NULL) {
 			struct entry *next = entry->bucket_next;
 
-			entry_release(entry, "hobd stops");
+			entry->session_goes_on = true;
+			if (entry->record.state != ENTRY_DORMANT) {
+				entry_release(entry, "hobd stops");
+			}
 			entry = next;
 		}
 	}

@@ -69,7 +69,7 @@ void meter_begin(struct entry *entry)
 	(void)look(entry, &usage);
 	meter->cpu_base_us = usage.cpu_us;
 	meter->memory_kib = usage.memory_bytes / 1024;
-	meter->sampled_ms = entry->record.claimed_ms;
+	meter->sampled_ms = meter->started_ms;
 	loop_timer_after(entry->meter_timer, SAMPLE_EVERY_MS);
 }
 
@@ -105,7 +105,7 @@ void meter_end(struct entry *entry)
 	const struct entry_record *record = &entry->record;
 	int64_t now_ms = clock_real_ms();
 
-	if (record->claimed_ms == 0) {
+	if (record->meter.started_ms == 0) {
 		return;
 	}
 	if (entry->adopt_as != ENTRY_GONE && record->meter.sampled_ms > 0) {
@@ -131,7 +131,7 @@ struct meter_sums meter_read(const struct entry *entry, const struct sandbox_usa
 
 	stretch_end(&meter, now_ms);
 	sums.active_ms = meter.active_ms;
-	sums.paused_ms = since(record->claimed_ms, now_ms) - meter.active_ms;
+	sums.paused_ms = since(meter.started_ms, now_ms) - meter.active_ms;
 	sums.paused_ms = sums.paused_ms > 0 ? sums.paused_ms : 0;
 	return sums;
 }

@@ -18,7 +18,7 @@ struct meter_sums {
 	int64_t memory_kib_s;
 };
 
-/* Claimed: `begin` a moment after, so that the claim does not wait for it. */
+/* Claimed, or back from sleep: `begin` a moment after, so that the claim does not wait for it. */
 void meter_begin(struct entry *entry);
 void meter_pause(struct entry *entry); /* before it is recorded */
 void meter_resume(struct entry *entry);

@@ -15,6 +15,7 @@ static const char *const state_names[] = {
 	[ENTRY_READY] = "ready",
 	[ENTRY_CLAIMED] = "claimed",
 	[ENTRY_PAUSED] = "paused",
+	[ENTRY_DORMANT] = "dormant",
 	[ENTRY_RELEASING] = "releasing",
 	[ENTRY_GONE] = "gone",
 };
@@ -29,6 +30,7 @@ static const bool transitions[ENTRY_STATES][ENTRY_STATES] = {
 		[ENTRY_RELEASING] = true},
 	[ENTRY_READY] = {[ENTRY_CLAIMED] = true, [ENTRY_RELEASING] = true},
 	[ENTRY_CLAIMED] = {[ENTRY_PAUSED] = true, [ENTRY_RELEASING] = true},
+	[ENTRY_DORMANT] = {[ENTRY_CREATING] = true, [ENTRY_GONE] = true},
 	[ENTRY_PAUSED] = {[ENTRY_CLAIMED] = true, [ENTRY_RELEASING] = true},
 	[ENTRY_RELEASING] = {[ENTRY_GONE] = true},
 };
@@ -87,6 +89,7 @@ struct meter_row {
 };
 
 static const struct meter_row meter_rows[] = {
+	{"started_ms", offsetof(struct entry_meter, started_ms)},
 	{"active_ms", offsetof(struct entry_meter, active_ms)},
 	{"active_since_ms", offsetof(struct entry_meter, active_since_ms)},
 	{"cpu_base_us", offsetof(struct entry_meter, cpu_base_us)},
@@ -153,12 +156,21 @@ bool entry_record_format(const struct entry_record *record, struct buffer *line)
 	if (record->claimed_ms != 0) {
 		json_object_set_new(json, "meter", meter_format(&record->meter));
 	}
+	if (record->lifecycle != LIFECYCLE_EPHEMERAL) {
+		json_object_set_new(json, "lifecycle",
+			json_string(environment_lifecycle_name(record->lifecycle)));
+		json_object_set_new(json, "snapshot_every_ms",
+			json_integer((json_int_t)record->snapshot_every_ms));
+	}
 	if (record->pause_ms != 0) {
 		json_object_set_new(json, "pause_ms", json_integer((json_int_t)record->pause_ms));
 	}
 	if (record->paused_at_ms != 0) {
 		json_object_set_new(
 			json, "paused_at_ms", json_integer((json_int_t)record->paused_at_ms));
+	}
+	if (record->returns) {
+		json_object_set_new(json, "returns", json_true());
 	}
 	if (record->keep) {
 		json_object_set_new(json, "keep", json_true());
@@ -205,6 +217,7 @@ static int read_numbers(const json_t *json, struct entry_record *record, struct 
 		{"idle_ms", 0, INT64_MAX, &record->idle_ms},
 		{"last_active_ms", 0, INT64_MAX, &record->last_active_ms},
 		{"pause_ms", 0, INT64_MAX, &record->pause_ms},
+		{"snapshot_every_ms", 0, INT64_MAX, &record->snapshot_every_ms},
 		{"paused_at_ms", 0, INT64_MAX, &record->paused_at_ms},
 	};
 
@@ -228,17 +241,22 @@ static int read_numbers(const json_t *json, struct entry_record *record, struct 
 
 static int read_names(const json_t *json, struct entry_record *record, struct error *err)
 {
-	const char *id = "", *state = "", *environment = "";
+	const char *id = "", *state = "", *environment = "", *lifecycle = "ephemeral";
 	int status;
 
 	if ((status = json_get_bool(json, "keep", &record->keep, err)) < 0 ||
+		(status = json_get_bool(json, "returns", &record->returns, err)) < 0 ||
 		(status = json_get_str(json, "id", &id, err)) < 0 ||
 		(status = json_get_str(json, "state", &state, err)) < 0 ||
+		(status = json_get_str(json, "lifecycle", &lifecycle, err)) < 0 ||
 		(status = json_get_str(json, "environment", &environment, err)) < 0) {
 		return status;
 	}
 	if (!name_is_valid(id) || strlen(id) >= ID_SIZE || !name_is_valid(environment)) {
 		return error_set(err, ERROR_CORRUPT, "no valid id or environment");
+	}
+	if (!environment_lifecycle_from_name(lifecycle, &record->lifecycle)) {
+		return error_set(err, ERROR_CORRUPT, "unknown lifecycle \"%s\"", lifecycle);
 	}
 	if (!entry_state_from_name(state, &record->state)) {
 		return error_set(err, ERROR_CORRUPT, "unknown state \"%s\"", state);

@@ -10,6 +10,7 @@
 #include "base/buffer.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "configs/environment.h"
 #include "pool/hints/caller.h"
 
 #include <stdbool.h>
@@ -23,6 +24,7 @@ enum entry_state {
 	ENTRY_READY, /* nobody's; may be claimed */
 	ENTRY_CLAIMED, /* somebody's; never goes back to the pool */
 	ENTRY_PAUSED, /* somebody's, and frozen until it is needed */
+	ENTRY_DORMANT, /* somebody's, without a sandbox until it is needed: see dormant.h */
 	ENTRY_RELEASING, /* the launcher was asked to destroy it, perhaps more than once */
 	ENTRY_GONE, /* nothing of it is left */
 	ENTRY_STATES
@@ -42,6 +44,7 @@ struct hint_record {
 
 /* See meter.h. Times are real, ms; 0: not yet. */
 struct entry_meter {
+	int64_t started_ms; /* the claim, or the return from sleep */
 	int64_t active_ms; /* of the stretches that have ended */
 	int64_t active_since_ms; /* of this one; 0: it is paused */
 	int64_t cpu_base_us; /* of before the claim */
@@ -70,7 +73,10 @@ struct entry_record {
 	int64_t last_active_ms;
 	int64_t pause_ms; /* as the environment says: paused after this long idle */
 	int64_t paused_at_ms; /* PAUSED: since when; the idle clock starts anew there */
+	enum environment_lifecycle lifecycle; /* as the environment said at the claim */
+	int64_t snapshot_every_ms;
 	struct entry_meter meter;
+	bool returns; /* RELEASING: what it was comes back, see dormant.h */
 	bool keep; /* RELEASING: what it has become is to be a snapshot */
 	struct hint_record hint; /* until CLAIMED */
 	char **env; /* of the claim; NULL: none */

@@ -250,6 +250,7 @@ static void on_failed(
 		log_failure("service.failed", err, "sandbox", entry->record.id, "service", name);
 		return;
 	case ENTRY_CREATING:
+	case ENTRY_DORMANT:
 	case ENTRY_RELEASING:
 	case ENTRY_GONE:
 	case ENTRY_STATES:

@@ -524,7 +524,7 @@ int snapshot_start(struct entry *entry, const struct snapshot_order *order, snap
 	if (status < 0) {
 		return status;
 	}
-	entry_use_begin(entry, &job->use, paused, on_lost);
+	entry_use_begin(entry, &job->use, paused || order->only_looks, on_lost);
 	job->fn = fn;
 	job->context = context;
 	*ret_job = job;

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "snapshots/snapshot.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct entry;
@@ -22,6 +23,7 @@ struct snapshot_order {
 	enum snapshot_reason reason;
 	const char *label; /* NULL: none */
 	const json_t *metadata; /* an object of strings; NULL: none */
+	bool only_looks; /* nobody's doing: the sandbox is as idle as before */
 };
 
 struct snapshot_result {

@@ -21,6 +21,8 @@
 #define TAIL_BYTES (256 << 10)
 #define NUMBER_KEY "{\"n\":"
 #define ENDED_KEY ",\"ended_ms\":"
+#define SANDBOX_KEY ",\"sandbox\":\""
+#define STARTED_KEY "\",\"started_ms\":"
 
 struct usage_log {
 	int folder_fd, fd;
@@ -136,9 +138,11 @@ void usage_close(struct usage_log *log)
 }
 
 /* Only the last hobd's last lines can be of a sandbox that is still being ended. */
-static bool has_written(const struct usage_log *log, const char *id)
+static bool has_written(const struct usage_log *log, const struct entry_record *record)
 {
-	CLEANUP(free_p) char *wanted = xasprintf("\"sandbox\":\"%s\"", id);
+	CLEANUP(free_p)
+	char *wanted = xasprintf(
+		SANDBOX_KEY "%s" STARTED_KEY "%" PRId64 ",", record->id, record->meter.started_ms);
 	CLEANUP(free_p) char *tail = xmalloc(TAIL_BYTES + 1);
 	int64_t from = log->bytes > TAIL_BYTES ? log->bytes - TAIL_BYTES : 0;
 	ssize_t got = pread(log->fd, tail, TAIL_BYTES, from);
@@ -152,21 +156,22 @@ static void format(const struct entry *entry, int64_t number, struct buffer *lin
 	const struct entry_record *record = &entry->record;
 	struct meter_sums sums = meter_read(entry, NULL);
 	CLEANUP(json_decref_p)
-	json_t *json = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "sandbox",
-		record->id, "environment", record->environment, "image",
-		(json_int_t)record->image_id, "snapshot", (json_int_t)record->snapshot_id,
-		"claimed_ms", (json_int_t)record->claimed_ms, "active_ms",
-		(json_int_t)sums.active_ms, "paused_ms", (json_int_t)sums.paused_ms, "cpu_us",
-		(json_int_t)sums.cpu_us, "memory_kib_s", (json_int_t)sums.memory_kib_s, "reason",
-		entry->release_reason != NULL ? entry->release_reason : "");
+	json_t *json = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "environment",
+		record->environment, "image", (json_int_t)record->image_id, "snapshot",
+		(json_int_t)record->snapshot_id, "claimed_ms", (json_int_t)record->claimed_ms,
+		"active_ms", (json_int_t)sums.active_ms, "paused_ms", (json_int_t)sums.paused_ms,
+		"cpu_us", (json_int_t)sums.cpu_us, "memory_kib_s", (json_int_t)sums.memory_kib_s,
+		"reason", entry->release_reason != NULL ? entry->release_reason : "");
 	CLEANUP(free_p) char *text = NULL;
 
 	if (record->metadata != NULL) {
 		json_object_set(json, "metadata", record->metadata);
 	}
 	text = json_text(json);
-	buffer_addf(line, NUMBER_KEY "%" PRId64 ENDED_KEY "%" PRId64 ",%s\n", number,
-		record->meter.ended_ms, text + 1);
+	buffer_addf(line,
+		NUMBER_KEY "%" PRId64 ENDED_KEY "%" PRId64 SANDBOX_KEY "%s" STARTED_KEY "%" PRId64
+			   ",%s\n",
+		number, record->meter.ended_ms, record->id, record->meter.started_ms, text + 1);
 }
 
 static int rotate(struct usage_log *log, struct error *err)
@@ -187,7 +192,7 @@ int usage_add(struct usage_log *log, const struct entry *entry, struct error *er
 	ssize_t put;
 
 	buffer_init(&line, 0);
-	if (entry->adopt_as != ENTRY_GONE && has_written(log, entry->record.id)) {
+	if (entry->adopt_as != ENTRY_GONE && has_written(log, &entry->record)) {
 		return 0;
 	}
 	if (rotate(log, err) < 0) {

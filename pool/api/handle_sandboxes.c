@@ -191,7 +191,7 @@ void handle_sandbox_get(struct http_request *request)
 		json_pack("{s:I, s:I, s:I}", "memory_bytes", (json_int_t)usage.memory_bytes,
 			"cpu_us", (json_int_t)usage.cpu_us, "pids", (json_int_t)usage.pids));
 	json_object_set_new(json, "metered",
-		entry->record.claimed_ms > 0 ? metered(entry, &usage) : json_null());
+		entry->record.meter.started_ms > 0 ? metered(entry, &usage) : json_null());
 	json_object_set_new(json, "execs", runs_to_json(entry));
 	json_object_set_new(json, "services", services_to_json(entry));
 	http_reply_json(request, MHD_HTTP_OK, json);

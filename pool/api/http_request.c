@@ -232,9 +232,49 @@ static uint64_t refused_body_max(const struct http_request *request)
 	const struct config *config = request->server->config;
 	const struct route *route = request->match.route;
 
-	return route != NULL && route->streams_body
+	return route != NULL && (route->flags & ROUTE_STREAMS) != 0
 		       ? (uint64_t)config->file_bytes_max
 		       : (uint64_t)config->body_bytes_max + REFUSED_BODY_MAX;
+}
+
+/* ---- sandboxes that sleep ---- */
+
+static void on_awake(struct dormant_wait *wait, const struct error *err)
+{
+	struct http_request *request = container_of(wait, struct http_request, waking);
+
+	http_request_work_done(request);
+	if (err != NULL) {
+		http_reply_error(request, err);
+		return;
+	}
+	request->match.route->handle(request);
+	http_request_wake(request);
+}
+
+static void on_waker_gone(void *work)
+{
+	struct http_request *request = work;
+
+	dormant_wait_end(&request->waking);
+}
+
+/* At once, or when the sandbox that it is for runs again. */
+static void handle(struct http_request *request)
+{
+	const struct route *route = request->match.route;
+	struct entry *entry = (route->flags & ROUTE_WAKES) != 0
+				      ? manager_entry(request->manager, request->match.args[0])
+				      : NULL;
+
+	request->handled = true;
+	if (entry == NULL || !dormant_is_asleep(entry)) {
+		route->handle(request);
+		return;
+	}
+	request->waking.awake = on_awake;
+	http_request_work(request, request, on_waker_gone);
+	dormant_wake(entry, &request->waking);
 }
 
 static enum MHD_Result on_headers(struct http_request *request, const char *method)
@@ -243,9 +283,8 @@ static enum MHD_Result on_headers(struct http_request *request, const char *meth
 
 	if (request->match.route == NULL) {
 		refuse_route(request, method);
-	} else if (request->match.route->streams_body) {
-		request->handled = true;
-		request->match.route->handle(request);
+	} else if ((request->match.route->flags & ROUTE_STREAMS) != 0) {
+		handle(request);
 	} else if (length > (uint64_t)request->server->config->body_bytes_max) {
 		refuse_body(request);
 	}
@@ -259,6 +298,10 @@ static enum MHD_Result on_body(struct http_request *request, const char *data, s
 {
 	size_t taken;
 
+	if (request->waking.entry != NULL) {
+		http_request_suspend(request); /* its body waits, too */
+		return MHD_YES;
+	}
 	if (request->response == NULL && request->take_body != NULL) {
 		taken = request->take_body(request, data, *length);
 		*length -= taken;
@@ -282,8 +325,10 @@ static enum MHD_Result on_body(struct http_request *request, const char *data, s
 static enum MHD_Result on_complete(struct http_request *request)
 {
 	if (request->response == NULL && !request->handled) {
-		request->handled = true;
-		request->match.route->handle(request);
+		handle(request);
+	} else if (request->response == NULL && request->waking.entry != NULL) {
+		http_request_suspend(request);
+		return MHD_YES;
 	} else if (request->response == NULL && request->end_body != NULL) {
 		void (*end_body)(struct http_request *) = request->end_body;
 

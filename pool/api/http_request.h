@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "pool/api/http_route.h"
+#include "pool/dormant.h"
 
 #include <microhttpd.h>
 #include <stdbool.h>
@@ -31,6 +32,7 @@ struct http_request {
 	char *path; /* match.rest points into it */
 	struct buffer body;
 	uint64_t body_seen; /* bytes, kept or not */
+	struct dormant_wait waking; /* for its sandbox, before it is handled */
 	bool handled, suspended, gone, queued;
 	struct loop_source *hangup; /* while suspended: libmicrohttpd does not watch then */
 	struct MHD_Response *response;
@@ -38,7 +40,7 @@ struct http_request {
 	struct http_stream *stream; /* owned */
 	void *work;
 	void (*cancel)(void *work);
-	/* streams_body: takes what it can, returns how much. Less than all suspends the connection
+	/* ROUTE_STREAMS: takes what it can, returns how much. Less than all suspends the connection
 	 * until http_request_wake. */
 	size_t (*take_body)(struct http_request *request, const char *data, size_t length);
 	void (*end_body)(struct http_request *request);

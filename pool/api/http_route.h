@@ -11,11 +11,16 @@ struct http_request;
 #define ROUTE_ARGS_MAX 2
 #define ROUTE_ARG_SIZE 128 /* ids and names are at most 64 */
 
+enum route_flag {
+	ROUTE_STREAMS = 1, /* handle runs before the body, which it takes as it comes */
+	ROUTE_WAKES = 2, /* a dormant sandbox is started again before it is handled */
+};
+
 struct route {
 	const char *method;
 	const char *pattern;
 	void (*handle)(struct http_request *request);
-	bool streams_body; /* handle runs before the body, which it takes as it comes */
+	unsigned flags; /* of enum route_flag */
 };
 
 struct route_match {

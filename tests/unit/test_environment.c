@@ -142,6 +142,31 @@ static void test_everything(void **state)
 }
 
 /* What --explain prints is the same environment. */
+static void test_lifecycles(void **state)
+{
+	static const struct {
+		const char *text;
+		int64_t idle_ms, pause_ms, max_age_ms;
+	} rows[] = {
+		{"", 900000, 0, 28800000},
+		{"lifecycle: {pause: 1m}", 900000, 60000, 28800000},
+		{"lifecycle: {type: hybrid}", 900000, 300000, 0},
+		{"lifecycle: {type: hybrid, idle: 4s}", 4000, 2000, 0},
+		{"lifecycle: {type: long-running}", 0, 0, 0},
+		{"lifecycle: {type: long-running, pause: 1m, max_age: 1h}", 0, 60000, 3600000},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		CLEANUP(free_p) char *text = xasprintf("name: a\n%s\n", rows[i].text);
+		CLEANUP(environment_free_p) struct environment *e = parse(text);
+
+		assert_int_equal(e->idle_ms, rows[i].idle_ms);
+		assert_int_equal(e->pause_ms, rows[i].pause_ms);
+		assert_int_equal(e->max_age_ms, rows[i].max_age_ms);
+	}
+}
+
 static void test_explain_reads_back(void **state)
 {
 	static const char *const texts[] = {full, "name: webapp\n",
@@ -238,6 +263,16 @@ static const struct mistake mistakes[] = {
 	{"name: a\nsteps: [{name: x, run: y, timeout: 0}]\n",
 		"\"steps.timeout\" is 0; allowed is 1s to 7d"},
 	{"name: a\nsteps: [{name: x, run: \"  \"}]\n", "\"steps.run\" is empty"},
+	/* lifecycles that contradict themselves */
+	{"name: a\nlifecycle: {type: eternal}\n", "\"lifecycle.type\" expects one of ephemeral,"},
+	{"name: a\nlifecycle:\n  snapshot_every: 1h\n",
+		"webapp.yaml:3:19: \"lifecycle.snapshot_every\" is not for an ephemeral"},
+	{"name: a\nlifecycle:\n  type: long-running\n  idle: 5m\n",
+		"webapp.yaml:4:9: \"lifecycle.idle\" contradicts the type long-running"},
+	{"name: a\nlifecycle:\n  type: hybrid\n  idle: 0\n",
+		"webapp.yaml:4:9: \"lifecycle.idle\" is 0, but the type hybrid"},
+	{"name: a\nlifecycle:\n  idle: 5m\n  pause: 5m\n",
+		"webapp.yaml:4:10: \"lifecycle.pause\" would never come"},
 	/* values */
 	{"name: a\nbase: {tar: /x}\n", "\"base.sha256\" is missing"},
 	{"name: a\nbase: {tar: /x, sha256: abc}\n", "\"base.sha256\" expects 64 hex digits"},
@@ -527,6 +562,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_everything),
+		cmocka_unit_test(test_lifecycles),
 		cmocka_unit_test(test_explain_reads_back),
 		cmocka_unit_test(test_mistakes),
 		cmocka_unit_test(test_hints),

@@ -18,7 +18,8 @@ static struct entry sample(int number)
 	snprintf(entry.record.environment, sizeof(entry.record.environment), "webapp");
 	entry.record.image_id = 3;
 	entry.record.claimed_ms = 1000;
-	entry.record.meter = (struct entry_meter){.active_ms = 700,
+	entry.record.meter = (struct entry_meter){.started_ms = 1000,
+		.active_ms = 700,
 		.cpu_us = 42,
 		.memory_kib_s = 9,
 		.sampled_ms = 2000,

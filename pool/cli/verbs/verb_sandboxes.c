@@ -18,7 +18,7 @@ static const struct option_row ls_rows[] = {
 	{"env", 'e', OPTION_TEXT, "ENV", offsetof(struct ls_values, environment),
 		"only those of an environment"},
 	{"state", 's', OPTION_TEXT, "STATE", offsetof(struct ls_values, state),
-		"only those in a state: creating, warming, ready, claimed, paused,"
+		"only those in a state: creating, warming, ready, claimed, paused, dormant,"
 		" releasing"},
 	{"quiet", 'q', OPTION_FLAG, NULL, offsetof(struct ls_values, quiet), "print only the ids"},
 };
