@@ -194,7 +194,7 @@ struct entry *ready_find_older(struct pool *pool, const struct terms *terms)
 	}
 	for (struct entry *entry = pool->entries[ENTRY_READY].first; entry != NULL;
 		entry = entry->next) {
-		if (entry->client != NULL && entry->hint == NULL &&
+		if (entry->client != NULL && entry->hint == NULL && !entry->outdated &&
 			entry->image->snapshot_id == 0 &&
 			(found == NULL || entry->image->id > found->image->id) &&
 			terms_hold(pool, entry->image, entry_commit(entry), terms)) {
@@ -210,7 +210,8 @@ struct entry *reserved_find(const struct pool *pool, const struct pool_image *im
 
 	for (struct entry *entry = pool->entries[ENTRY_READY].first; entry != NULL;
 		entry = entry->next) {
-		if (entry->image == image && entry->client != NULL && entry->hint != NULL &&
+		if (entry->image == image && !entry->outdated && entry->client != NULL &&
+			entry->hint != NULL &&
 			(found == NULL ||
 				entry->record.last_active_ms < found->record.last_active_ms)) {
 			found = entry;
@@ -224,7 +225,7 @@ bool reserved_fits(const struct entry *entry, const struct pool *pool,
 {
 	struct pool *own = entry->pool;
 
-	if (own != pool || entry->release_wanted) {
+	if (own != pool || entry->release_wanted || entry->outdated) {
 		return false;
 	}
 	if (entry->image == image) {

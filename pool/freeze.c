@@ -77,6 +77,8 @@ void entry_freeze_later(struct entry *entry)
 	/* Whoever reserved it may be here any moment. */
 	if (entry->record.state == ENTRY_READY && after_ms > 0 && entry->hint == NULL) {
 		loop_timer_after(entry->freeze_timer, after_ms);
+	} else {
+		loop_timer_stop(entry->freeze_timer);
 	}
 }
 
@@ -298,8 +300,10 @@ void entry_on_freeze_timer(void *context)
 {
 	struct entry *entry = context;
 
-	if (entry->record.state == ENTRY_READY) {
+	if (entry->record.state == ENTRY_READY && entry->hint == NULL) {
 		entry_freeze(entry);
+	} else if (entry->record.state == ENTRY_READY) {
+		entry_thaw(entry);
 	} else if (entry->record.state == ENTRY_CLAIMED) {
 		entry_thaw(entry);
 		meter_begin(entry);

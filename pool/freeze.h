@@ -28,8 +28,8 @@ struct entry_pause {
 void entry_freeze(struct entry *entry);
 void entry_freeze_later(struct entry *entry);
 void entry_thaw(struct entry *entry); /* not frozen: nothing */
-/* Claimed: what is left to do for it, at the end of this turn of the loop, so that the answer to
- * the claim does not wait for it. */
+/* Claimed, or reserved by a hint: what is left to do for it, at the end of this turn of the loop,
+ * so that the answer does not wait for it. */
 void entry_thaw_soon(struct entry *entry);
 
 /* `wait` may be NULL. Commands' time limits stand still too. ERROR_CONFLICT when it is not claimed

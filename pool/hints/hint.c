@@ -158,7 +158,9 @@ static struct hint *attach(struct entry *entry)
 	hint->since_ms = clock_real_ms();
 	hint->timer = loop_timer_new(manager->loop, on_expired, hint);
 	entry_set_hint(entry, hint);
-	entry_thaw(entry);
+	if (entry->record.state == ENTRY_READY) {
+		entry_thaw_soon(entry);
+	}
 	arm(hint);
 	return hint;
 }
@@ -251,7 +253,7 @@ static struct entry *find_starting(const struct pool *pool, const struct pool_im
 		struct entry *entry = pool->entries[states[i]].first;
 
 		for (; entry != NULL; entry = entry->next) {
-			if (entry->image == image && entry->hint == NULL &&
+			if (entry->image == image && entry->hint == NULL && !entry->outdated &&
 				!entry->release_wanted && entry->adopt_as == ENTRY_GONE) {
 				return entry;
 			}
