@@ -209,7 +209,8 @@ int base_prepare(struct machine *machine, const struct environment *environment,
 	report_stage(machine->report, "base", "%s",
 		environment->base == BASE_TAR ? environment->base_location
 					      : base_kind_name(environment->base));
-	status = layer_find(machine->store, key, ret_layer, err);
+	status = machine->no_cache ? -ERROR_NOT_FOUND
+				   : layer_find(machine->store, key, ret_layer, err);
 	if (status == 0) {
 		report_stage_end(
 			machine->report, "layer %lld, as before", (long long)ret_layer->id);

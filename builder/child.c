@@ -256,7 +256,9 @@ static int take_answer(struct running *running, int code, void *ret_result, stru
 		return error_set(err, ERROR_INTERNAL, "%s: its process answered nonsense",
 			running->spec->what);
 	}
-	memcpy(ret_result, answer->result, running->spec->result_size);
+	if (running->spec->result_size > 0) {
+		memcpy(ret_result, answer->result, running->spec->result_size);
+	}
 	return 0;
 }
 

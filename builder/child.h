@@ -14,7 +14,7 @@
 struct machine;
 struct child; /* the way back, in the child */
 
-#define CHILD_RESULT_MAX 1024
+#define CHILD_RESULT_MAX 2048
 
 struct child_spec {
 	const char *what; /* for messages: "fetch https://…" */

@@ -56,7 +56,33 @@ static int make_fingerprint(struct job *job, struct error *err)
 	}
 	digest_end(digest, job->fingerprint);
 	digest_free(digest);
+	memcpy(job->below_key, job->base_key, sizeof(job->below_key));
 	return 0;
+}
+
+/* Is it time for a build from nothing? */
+static void compare_with_clock(struct job *job)
+{
+	int64_t every_ms = job->environment->clean_every_ms;
+	struct error ignored = ERROR_INIT;
+	json_t *manifest = NULL;
+	int64_t last_ms = job->head.created_ms;
+
+	if (json_parse_object(
+		    job->head.manifest, strlen(job->head.manifest), &manifest, &ignored) == 0) {
+		const json_t *value = json_object_get(manifest, "clean_ms");
+
+		last_ms = json_is_integer(value) ? json_integer_value(value) : last_ms;
+		json_decref(manifest);
+	}
+	if (every_ms > 0 && clock_real_ms() - last_ms >= every_ms) {
+		job->clean = true;
+		report_line(job->machine->report,
+			"schedule.clean_every has passed: everything is made from nothing");
+	}
+	if (!job->clean) {
+		job->clean_ms = last_ms;
+	}
 }
 
 static int compare_with_head(struct job *job, struct error *err)
@@ -70,7 +96,9 @@ static int compare_with_head(struct job *job, struct error *err)
 		return status;
 	}
 	job->has_head = true;
-	job->unchanged = streq(job->head.fingerprint, job->fingerprint) && !job->options.force;
+	compare_with_clock(job);
+	job->unchanged = streq(job->head.fingerprint, job->fingerprint) && !job->options.force &&
+			 !job->clean;
 	if (job->unchanged) {
 		job->image_id = job->head.id;
 	}
@@ -238,6 +266,7 @@ static char *make_manifest(const struct job *job)
 	json_object_set_new(json, "user", json_string(environment->user));
 	json_object_set_new(json, "workdir", json_string(environment->workdir));
 	json_object_set_new(json, "sources", sources);
+	json_object_set_new(json, "clean_ms", json_integer(job->clean_ms));
 	text = json_text(json);
 	json_decref(json);
 	return text;
@@ -276,7 +305,8 @@ static int publish(struct job *job, struct error *err)
 	}
 	job->image_id = image.id;
 	job->published_us = clock_mono_us();
-	report_stage_end(job->machine->report, "img-%lld is the head", (long long)image.id);
+	report_stage_end(job->machine->report, "img-%lld is the head, %zu layers made, %zu reused",
+		(long long)image.id, job->made, job->reused);
 	prune(job); /* what it takes is nobody's wait */
 	return 0;
 }
@@ -294,6 +324,7 @@ static int build_image(struct job *job, struct error *err)
 	if (status < 0 || job->unchanged) {
 		return status;
 	}
+	job->machine->no_cache = job->clean;
 	status = make_base(job, err);
 	if (status == 0) {
 		status = job_sources(job, err);
@@ -372,6 +403,8 @@ static void job_done(struct job *job)
 	fd_done(&job->log_fd);
 	fd_done(&job->lock_fd);
 	build_done(&job->build);
+	job_changes_done(job);
+	free(job->steps);
 	free(job->sources);
 	image_done(&job->head);
 	free(job->mirrors);
@@ -400,6 +433,8 @@ int job_run(struct machine *machine, const struct environment *environment,
 		.environment = environment,
 		.files = files,
 		.options = *options,
+		.clean = options->no_cache,
+		.clean_ms = clock_real_ms(),
 		.mirrors = xasprintf("%s/mirrors", store_path(machine->store)),
 		.lock_fd = -1,
 		.log_fd = -1,
@@ -418,6 +453,7 @@ int job_run(struct machine *machine, const struct environment *environment,
 		status = build_image(job, err);
 	}
 	machine->deadline_ms = 0;
+	machine->no_cache = false;
 	record_end(job, status, err);
 	report_end(job, status,
 		(job->published_us != 0 ? job->published_us : clock_mono_us()) - start_us, err);

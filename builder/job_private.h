@@ -17,6 +17,32 @@ struct job_source {
 	size_t layer_count;
 };
 
+#define JOB_SOURCES_MAX 4
+
+/* One step: what its result depends on (job_keys.c). */
+struct job_step {
+	char key[65];
+	char line[65]; /* the same without the sources: results of one line follow one another */
+	char inputs[JOB_SOURCES_MAX][65];
+	uint64_t input_files;
+};
+
+/* The result of a step: one layer, or with `incremental` several, each over the one before. */
+#define RESULT_LAYERS_MAX 6
+struct job_result {
+	struct layer layers[RESULT_LAYERS_MAX];
+	size_t count;
+	char *hidden; /* why it cannot be taken: the changed file that it would hide */
+};
+void job_result_done(struct job_result *result);
+
+/* Paths that differ between a commit and that of now. */
+struct job_changes {
+	size_t source;
+	char from[COMMIT_TEXT_SIZE];
+	struct buffer paths;
+};
+
 struct job {
 	struct machine *machine;
 	const struct environment *environment;
@@ -29,10 +55,18 @@ struct job {
 	struct image head; /* the image before, when has_head */
 	bool has_head;
 	struct job_source *sources;
+	struct job_step *steps;
+	struct job_changes changes[16];
+	size_t change_count;
+	size_t reused, made; /* layers of this build */
+	bool clean; /* from nothing: no layer is reused */
+	int64_t clean_ms; /* when the last image from nothing was begun */
 	char base_key[65];
+	char below_key[65]; /* of all that lies below the sources */
 	char fingerprint[65];
 	struct layer layers[IMAGE_LAYERS_MAX];
 	size_t layer_count;
+	size_t first_source, first_step; /* where in layers they begin */
 	struct range range;
 	int64_t image_id;
 	int64_t published_us; /* monotonic; 0: not */
@@ -52,6 +86,19 @@ struct git_source job_git_source(const struct job *job, size_t index, char **ret
 MUSTCHECK int job_refetch(struct job *job, size_t index, struct error *err);
 /* job_sources.c: makes or finds their layers. */
 MUSTCHECK int job_sources(struct job *job, struct error *err);
+/* The index of a source's workspace, -1 if it is not there. */
+int job_open_index(const struct job *job, size_t index);
+/* Its commit in the image before, and that of its full checkout then. */
+bool job_source_before(const struct job *job, size_t index, char *commit, char *checkout);
+/* job_keys.c: the keys of all steps, from below_key and the sources as they were found. */
+MUSTCHECK int job_make_keys(struct job *job, struct error *err);
+/* The commits of the sources, for layer.origin. */
+void job_origin(const struct job *job, char *text);
+/* job_reuse.c: a result of this very key; and for incremental steps the last one of its line.
+ * False with result->hidden set: there is one, but it hides something. */
+bool job_find_result(struct job *job, size_t index, struct job_result *result);
+bool job_find_start(struct job *job, size_t index, struct job_result *result);
+void job_changes_done(struct job *job);
 /* job_steps.c: a layer a step; then the gate. */
 MUSTCHECK int job_steps(struct job *job, struct error *err);
 MUSTCHECK int job_check(struct job *job, struct error *err);

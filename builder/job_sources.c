@@ -47,7 +47,7 @@ static void delta_key(
 /* ---- the image before ---- */
 
 /* The source's commit in the image before, and that of its full checkout. */
-static bool find_before(const struct job *job, size_t index, char *commit, char *checkout)
+bool job_source_before(const struct job *job, size_t index, char *commit, char *checkout)
 {
 	const struct environment_source *source = &job->environment->sources[index];
 	struct error ignored = ERROR_INIT;
@@ -108,6 +108,15 @@ static int open_index_before(struct job *job, size_t index, const char *commit, 
 	return open_in_layer(job, &layer, path, O_RDONLY);
 }
 
+int job_open_index(const struct job *job, size_t index)
+{
+	const struct job_source *source = &job->sources[index];
+	CLEANUP(free_p)
+	char *path = xasprintf("%s/.git/index", job->environment->sources[index].path);
+
+	return open_in_layer(job, &source->layers[source->layer_count - 1], path, O_RDONLY);
+}
+
 /* ---- making them ---- */
 
 static void report_counts(struct job *job, const struct git_checked_out *counts)
@@ -151,7 +160,7 @@ static int write_source(struct making *making, struct staging *staging, struct e
 	struct git_place place = {.tree_fd = tree,
 		.path = job->environment->sources[making->index].path,
 		.previous_fd = making->previous_fd,
-		.after_s = job->has_head ? job->head.created_ms / 1000 : 0};
+		.after_ms = job->has_head ? job->head.created_ms : 0};
 	struct git_delta delta = {0};
 	int status;
 
@@ -225,6 +234,7 @@ static int make_full(struct job *job, size_t index, int previous_fd, struct erro
 	if (status == 0) {
 		snprintf(source->checkout, sizeof(source->checkout), "%s", source->found.commit);
 		add_source_layer(source, &layer);
+		job->made++;
 		report_stage_end(job->machine->report, "layer %lld, %llu files",
 			(long long)layer.id, (unsigned long long)layer.files);
 	}
@@ -260,6 +270,8 @@ static int make_delta(struct job *job, size_t index, const struct layer *full, i
 	if (status == 0 && !making.whole) {
 		add_source_layer(source, full);
 		add_source_layer(source, &layer);
+		job->made++;
+		job->reused++;
 		report_stage_end(job->machine->report, "layer %lld, %llu files over layer %lld",
 			(long long)layer.id, (unsigned long long)layer.files, (long long)full->id);
 	}
@@ -313,20 +325,21 @@ static int source_layers(struct job *job, size_t index, struct error *err)
 {
 	struct job_source *source = &job->sources[index];
 	char before[COMMIT_TEXT_SIZE] = "", full_commit[COMMIT_TEXT_SIZE] = "";
-	bool known = find_before(job, index, before, full_commit), whole = true;
+	bool known = job_source_before(job, index, before, full_commit), whole = true;
 	CLEANUP(close_p) int previous_fd = -1;
 	struct layer full;
 	int status = 0;
 
-	if (!job->options.no_cache && find_source(job, index, full_commit)) {
+	if (!job->clean && find_source(job, index, full_commit)) {
 		report_stage_end(job->machine->report, "layer %lld, as before",
 			(long long)source->layers[source->layer_count - 1].id);
+		job->reused += source->layer_count;
 		return 0;
 	}
 	if (known) {
 		previous_fd = open_index_before(job, index, before, full_commit);
 	}
-	if (known && !job->options.no_cache && find_full(job, index, full_commit, &full)) {
+	if (known && !job->clean && find_full(job, index, full_commit, &full)) {
 		snprintf(source->checkout, sizeof(source->checkout), "%s", full_commit);
 		status = make_delta(job, index, &full, previous_fd, &whole, err);
 	}
@@ -351,6 +364,7 @@ static int add_source(struct job *job, size_t index, struct error *err)
 
 int job_sources(struct job *job, struct error *err)
 {
+	job->first_source = job->layer_count;
 	for (size_t i = 0; i < job->environment->source_count; i++) {
 		if (add_source(job, i, err) < 0) {
 			return -(int)err->kind;

@@ -32,6 +32,7 @@ struct machine {
 	void *superseded_context;
 	bool news;
 	bool launcher_lost;
+	bool no_cache; /* this build is from nothing: no layer is looked for */
 	int64_t deadline_ms; /* monotonic, of the whole build; 0: none */
 };
 

@@ -25,10 +25,13 @@ void layer_from_row(const struct query *query, int column, struct layer *layer)
 		.stored = (uint64_t)query_int(query, column + 9),
 		.created_ms = query_int(query, column + 10),
 		.refs = query_int(query, column + 11),
-		.shared = (uint64_t)query_int(query, column + 12)};
+		.shared = (uint64_t)query_int(query, column + 12),
+		.over = query_int(query, column + 15)};
 	query_copy(query, column + 1, layer->kind, sizeof(layer->kind));
 	query_copy(query, column + 2, layer->title, sizeof(layer->title));
 	query_copy(query, column + 3, layer->step_key, sizeof(layer->step_key));
+	query_copy(query, column + 13, layer->line_key, sizeof(layer->line_key));
+	query_copy(query, column + 14, layer->origin, sizeof(layer->origin));
 }
 
 /* Nothing but a folder `tree` may become a layer: an overlay's leftover `work`, or a link in place
@@ -84,8 +87,8 @@ static int insert_row(
 	query_init(&query, store->db,
 		"INSERT INTO layers (state, staging, kind, title, step_key, id_base, id_count, "
 		"host_usr,"
-		" files, bytes, stored, created_ms) VALUES ('sealing', ?, ?, ?, ?, ?, ?, ?, ?, ?, "
-		"?, ?)");
+		" files, bytes, stored, created_ms, line_key, origin, over_id)"
+		" VALUES ('sealing', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
 	query_bind_text(&query, staging->name);
 	query_bind_text(&query, layer->kind);
 	query_bind_text(&query, layer->title);
@@ -97,6 +100,9 @@ static int insert_row(
 	query_bind_int(&query, (int64_t)layer->bytes);
 	query_bind_int(&query, (int64_t)layer->stored);
 	query_bind_int(&query, layer->created_ms);
+	query_bind_text(&query, layer->line_key);
+	query_bind_text(&query, layer->origin);
+	query_bind_int(&query, layer->over);
 	status = query_run(&query, NULL, err);
 	if (status == 0) {
 		layer->id = sqlite3_last_insert_rowid(store->db);
@@ -277,55 +283,70 @@ int layers_discard(struct store *store, struct error *err)
 	return status < 0 ? error_wrap(err, "discard a layer") : 0;
 }
 
-static int find_row(
-	struct store *store, const char *step_key, struct layer *ret_layer, struct error *err)
+static int find_row(struct store *store, const char *where, const char *key,
+	struct layer *ret_layer, struct error *err)
 {
+	CLEANUP(free_p)
+	char *sql = xasprintf("SELECT " LAYER_COLUMNS " FROM layers AS l WHERE %s"
+			      " AND l.state = 'ready' ORDER BY l.id DESC LIMIT 1",
+		where);
 	CLEANUP(query_done) struct query query = {0};
 	int row;
 
-	query_init(&query, store->db,
-		"SELECT " LAYER_COLUMNS " FROM layers AS l"
-		" WHERE l.step_key = ? AND l.step_key <> '' AND l.state = 'ready' ORDER BY l.id "
-		"DESC LIMIT 1");
-	query_bind_text(&query, step_key);
+	query_init(&query, store->db, sql);
+	query_bind_text(&query, key);
 	row = query_row(&query, err);
 	if (row < 0) {
 		return row;
 	}
 	if (row == 0) {
-		return error_set(err, ERROR_NOT_FOUND, "no layer for step key %.16s", step_key);
+		return error_set(err, ERROR_NOT_FOUND, "no layer for key %.16s", key);
 	}
 	layer_from_row(&query, 0, ret_layer);
+	return 0;
+}
+
+int layer_use(struct store *store, int64_t id, struct layer *ret_layer, struct error *err)
+{
+	CLEANUP(close_p) int lock = -1;
+	struct layer layer;
+	char name[ID_TEXT_SIZE];
+	int status;
+
+	id_format(name, id);
+	/* The lock first, then the row: between the two a removal may have taken both. */
+	status = store_lock(store->layers_fd, name, LOCK_SH, &lock, err);
+	if (status == 0) {
+		status = layer_get(store, id, &layer, err);
+	}
+	if (status == -ERROR_BUSY || status == -ERROR_NOT_FOUND) {
+		return error_set(err, ERROR_NOT_FOUND, "layer %lld is being removed or missing",
+			(long long)id);
+	}
+	if (status < 0) {
+		return status;
+	}
+	store_hold(store, HOLD_USED, id, steal_fd(&lock));
+	*ret_layer = layer;
 	return 0;
 }
 
 int layer_find(
 	struct store *store, const char *step_key, struct layer *ret_layer, struct error *err)
 {
-	CLEANUP(close_p) int lock = -1;
-	struct layer layer, again;
-	char name[ID_TEXT_SIZE];
-	int status = find_row(store, step_key, &layer, err);
+	struct layer layer;
+	int status = find_row(store, "l.step_key = ? AND l.step_key <> ''", step_key, &layer, err);
 
-	if (status < 0) {
-		return status;
-	}
-	id_format(name, layer.id);
-	/* The lock first, then the row again: between the two a removal may have taken both. */
-	status = store_lock(store->layers_fd, name, LOCK_SH, &lock, err);
-	if (status == 0) {
-		status = layer_get(store, layer.id, &again, err);
-	}
-	if (status == -ERROR_BUSY || status == -ERROR_NOT_FOUND) {
-		return error_set(err, ERROR_NOT_FOUND, "layer %lld is being removed or missing",
-			(long long)layer.id);
-	}
-	if (status < 0) {
-		return status;
-	}
-	store_hold(store, HOLD_USED, layer.id, steal_fd(&lock));
-	*ret_layer = layer;
-	return 0;
+	return status < 0 ? status : layer_use(store, layer.id, ret_layer, err);
+}
+
+int layer_find_line(
+	struct store *store, const char *line_key, struct layer *ret_layer, struct error *err)
+{
+	struct layer layer;
+	int status = find_row(store, "l.line_key = ? AND l.line_key <> ''", line_key, &layer, err);
+
+	return status < 0 ? status : layer_use(store, layer.id, ret_layer, err);
 }
 
 int layer_get(struct store *store, int64_t id, struct layer *ret_layer, struct error *err)

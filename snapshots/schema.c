@@ -137,7 +137,7 @@ static const char *const versions[] = {
 	"  UPDATE layers SET refs = refs + 1 WHERE id = NEW.layer_id; END;"
 	"CREATE TRIGGER snapshot_layers_removed AFTER DELETE ON snapshot_layers BEGIN"
 	"  UPDATE layers SET refs = refs - 1 WHERE id = OLD.layer_id; END;",
-	/* 3: builds that are not tried again in vain, heads that went back, sharing.
+	/* 3: builds that are not tried again in vain, heads that went back, sharing, reuse.
 	 */
 	/* of everything that shapes the image that a build failed to make; '' until it is known */
 	("ALTER TABLE builds ADD COLUMN fingerprint TEXT NOT NULL DEFAULT '';"
@@ -167,7 +167,14 @@ static const char *const versions[] = {
 	 "  attempts INTEGER NOT NULL,"
 	 "  failed_ms INTEGER NOT NULL,"
 	 "  retry_ms INTEGER NOT NULL,"
-	 "  message TEXT NOT NULL);"),
+	 "  message TEXT NOT NULL);"
+	 /* Reuse of steps: line_key finds the newest result of a step whatever its inputs were,
+	  * origin says which commits it was made over, over_id the result it starts from, which
+	  * belongs below it in every list. */
+	 "ALTER TABLE layers ADD COLUMN line_key TEXT NOT NULL DEFAULT '';"
+	 "ALTER TABLE layers ADD COLUMN origin TEXT NOT NULL DEFAULT '';"
+	 "ALTER TABLE layers ADD COLUMN over_id INTEGER NOT NULL DEFAULT 0;"
+	 "CREATE INDEX layers_by_line ON layers (line_key) WHERE line_key <> '';"),
 };
 
 #define SCHEMA_VERSION ((int64_t)ARRAY_SIZE(versions))

@@ -82,6 +82,8 @@ void staging_free(struct staging *staging);
 DEFINE_CLEANUP(staging_free_p, struct staging, staging_free)
 
 /* ---- layers ---- */
+#define LAYER_ORIGIN_SIZE 272
+
 struct layer {
 	int64_t id;
 	char kind[16]; /* "base", "source", "step" */
@@ -96,6 +98,9 @@ struct layer {
 	int64_t created_ms;
 	int64_t refs; /* how many images and snapshots list it */
 	uint64_t shared; /* of stored: another layer has it too, by links or shared blocks */
+	char line_key[65]; /* of a step whatever its inputs are; empty: none */
+	char origin[LAYER_ORIGIN_SIZE]; /* commits of the sources below it, each with a space */
+	int64_t over; /* the earlier result that it starts from and needs below it; 0: none */
 };
 
 /*
@@ -113,6 +118,11 @@ MUSTCHECK int layer_keep(struct store *store, int64_t layer_id, struct error *er
  * safe from removal. */
 MUSTCHECK int layer_find(
 	struct store *store, const char *step_key, struct layer *ret_layer, struct error *err);
+/* The newest by its line_key, and one by its id; otherwise as layer_find. */
+MUSTCHECK int layer_find_line(
+	struct store *store, const char *line_key, struct layer *ret_layer, struct error *err);
+MUSTCHECK int layer_use(
+	struct store *store, int64_t id, struct layer *ret_layer, struct error *err);
 /* Deletes what this handle sealed and neither committed nor kept; build_end does it too. */
 MUSTCHECK int layers_discard(struct store *store, struct error *err);
 MUSTCHECK int layer_get(

@@ -100,7 +100,7 @@ bool id_parse(const char *text, const char *prefix, int64_t *ret_id);
 /* The columns that layer_from_row reads, of table `layers AS l`, from the given column on. */
 #define LAYER_COLUMNS                                                                              \
 	"l.id, l.kind, l.title, l.step_key, l.id_base, l.id_count, l.host_usr, l.files, l.bytes, " \
-	"l.stored, l.created_ms, l.refs, l.shared"
+	"l.stored, l.created_ms, l.refs, l.shared, l.line_key, l.origin, l.over_id"
 void layer_from_row(const struct query *query, int column, struct layer *layer);
 
 /* How the users of an image are called: "head of webapp", "leased by hobd". */

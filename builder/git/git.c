@@ -179,7 +179,7 @@ int git_mirror_drop(const struct git_source *source, struct error *err)
 	return io_remove_tree(AT_FDCWD, path, err);
 }
 
-static struct git_checkout_task task_of(const struct git_source *source,
+struct git_checkout_task git_checkout_task_of(const struct git_source *source,
 	const struct git_found *found, const struct git_place *place)
 {
 	return (struct git_checkout_task){.source = source,
@@ -187,7 +187,7 @@ static struct git_checkout_task task_of(const struct git_source *source,
 		.tree_fd = place->tree_fd,
 		.path = place->path,
 		.previous_fd = place->previous_fd,
-		.after_s = place->after_s};
+		.after_ms = place->after_ms};
 }
 
 /* The descriptors that a child keeps, without those that are not there. */
@@ -210,7 +210,7 @@ int git_checkout(struct machine *machine, const struct git_source *source,
 	struct git_checked_out *ret_counts, struct error *err)
 {
 	CLEANUP(free_p) char *what = xasprintf("check out %.12s", found->commit);
-	struct git_checkout_task task = task_of(source, found, place);
+	struct git_checkout_task task = git_checkout_task_of(source, found, place);
 	struct git_checked_out counts = {0};
 	int fds[3];
 	struct child_spec spec = {
@@ -236,7 +236,7 @@ int git_write_delta(struct machine *machine, const struct git_source *source,
 {
 	CLEANUP(free_p)
 	char *what = xasprintf("write %.12s over %.12s", found->commit, full_commit);
-	struct git_delta_task task = {.checkout = task_of(source, found, place),
+	struct git_delta_task task = {.checkout = git_checkout_task_of(source, found, place),
 		.full_commit = full_commit,
 		.full_fd = full_fd};
 	struct git_delta delta = {0};

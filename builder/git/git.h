@@ -6,6 +6,7 @@
 #ifndef HOB_BUILDER_GIT_H
 #define HOB_BUILDER_GIT_H
 
+#include "base/buffer.h"
 #include "base/error.h"
 #include "snapshots/store.h"
 
@@ -52,12 +53,12 @@ struct git_checked_out {
 };
 
 /* Where a workspace is written, and what decides the times of its files: one whose path and content
- * the image before had too keeps its time, others are newer than after_s. */
+ * the image before had too keeps its time, others are newer than after_ms. */
 struct git_place {
 	int tree_fd;
 	const char *path; /* the workspace's, below it; made */
 	int previous_fd; /* .git/index of the image before; -1: none */
-	int64_t after_s;
+	int64_t after_ms;
 };
 
 /* Writes the workspace of found->commit. ERROR_CORRUPT: the mirror lacks objects; git_mirror_drop
@@ -77,6 +78,29 @@ struct git_delta {
 MUSTCHECK int git_write_delta(struct machine *machine, const struct git_source *source,
 	const struct git_found *found, const char *full_commit, int full_fd,
 	const struct git_place *place, struct git_delta *ret_delta, struct error *err);
+
+/* What the inputs of steps are at a commit. */
+#define GIT_INPUTS_MAX 24
+struct git_inputs {
+	char digests[GIT_INPUTS_MAX][65]; /* of the paths, modes and object ids that match */
+	uint32_t files[GIT_INPUTS_MAX]; /* how many do */
+};
+/* For `count` lists of patterns (base/glob.h) in one walk over the commit's trees. */
+MUSTCHECK int git_read_inputs(struct machine *machine, const struct git_source *source,
+	const char *commit, char *const *const *lists, size_t count, struct git_inputs *ret_inputs,
+	struct error *err);
+
+/* Appends the paths that differ between two commits, each with its final '\0'; from a process that
+ * has read hostile data. ERROR_NOT_FOUND: the mirror lacks one of them. */
+#define GIT_CHANGES_BYTES_MAX (16 * 1024 * 1024)
+MUSTCHECK int git_read_changes(struct machine *machine, const struct git_source *source,
+	const char *from, const char *to, struct buffer *paths, struct error *err);
+
+/* Writes only the files that match, and no .git: what a strict step sees. previous_fd of the place
+ * is the index of the whole workspace. */
+MUSTCHECK int git_write_inputs(struct machine *machine, const struct git_source *source,
+	const struct git_found *found, char *const *patterns, const struct git_place *place,
+	uint64_t *ret_files, struct error *err);
 
 /* Deletes the mirror of a url. */
 MUSTCHECK int git_mirror_drop(const struct git_source *source, struct error *err);

@@ -23,7 +23,8 @@ struct checkout {
 	struct git_checked_out *counts;
 	git_oid commit;
 	struct git_times times;
-	int64_t newest; /* of all files */
+	int64_t commit_s; /* its time */
+	int64_t newest_ms; /* of all files */
 };
 
 static void on_checkout(const char *path, size_t done, size_t total, void *payload)
@@ -32,44 +33,26 @@ static void on_checkout(const char *path, size_t done, size_t total, void *paylo
 	child_progress(payload, "files", done, total, 0);
 }
 
-static int find_attributes(const char *root, const git_tree_entry *entry, void *payload)
-{
-	(void)root;
-	if (streq(git_tree_entry_name(entry), ".gitattributes")) {
-		*(bool *)payload = true;
-		return GIT_EUSER;
-	}
-	return 0;
-}
-
-/* Without attributes no file is changed on its way out, and libgit2 need not ask for each of them,
- * which takes it two realpath()s a file. */
-static bool has_attributes(const git_tree *tree)
-{
-	bool found = false;
-
-	return git_tree_walk(tree, GIT_TREEWALK_PRE, find_attributes, &found) < 0 || found;
-}
-
 static int write_files(git_repository *repository, struct checkout *checkout, struct error *err)
 {
-	CLEANUP(git_commit_p) git_commit *commit = NULL;
 	CLEANUP(git_tree_p) git_tree *tree = NULL;
 	git_checkout_options options;
-	int code = git_commit_lookup(&commit, repository, &checkout->commit);
+	bool attributes = true;
+	int status = git_tree_of(repository, checkout->task->found->commit, &checkout->commit,
+		&checkout->commit_s, &tree, err);
+	int code;
 
-	if (code == 0) {
-		checkout->newest = git_commit_time(commit);
-		code = git_commit_tree(&tree, commit);
+	if (status == 0) {
+		status = git_tree_inspect(repository, checkout->child, tree, &attributes, err);
 	}
-	if (code < 0) {
-		git_error_take(err, code, "read commit %.12s", checkout->task->found->commit);
-		err->kind = err->kind == ERROR_NOT_FOUND ? ERROR_CORRUPT : err->kind;
-		return -(int)err->kind;
+	if (status < 0) {
+		return status;
 	}
 	git_checkout_options_init(&options, GIT_CHECKOUT_OPTIONS_VERSION);
 	options.checkout_strategy = GIT_CHECKOUT_FORCE | GIT_CHECKOUT_DONT_WRITE_INDEX;
-	options.disable_filters = !has_attributes(tree);
+	/* Without attributes no file is changed on its way out, and libgit2 need not ask for each
+	 * of them, which takes it two realpath()s a file. */
+	options.disable_filters = !attributes;
 	options.progress_cb = on_checkout;
 	options.progress_payload = checkout->child;
 	code = git_checkout_tree(repository, (const git_object *)tree, &options);
@@ -98,19 +81,17 @@ static int set_time(struct checkout *checkout, git_index *index, size_t position
 {
 	git_index_entry entry = *git_index_get_byindex(index, position);
 	int64_t time = git_time_of(&checkout->times, entry.path, &entry.id, entry.mode);
-	const struct timespec times[2] = {{.tv_sec = time}, {.tv_sec = time}};
+	struct timespec times[2];
 
-	checkout->newest = time > checkout->newest ? time : checkout->newest;
+	checkout->newest_ms = time > checkout->newest_ms ? time : checkout->newest_ms;
 	count_entry(checkout, &entry);
 	if (entry.mode == GIT_FILEMODE_COMMIT) {
 		return 0;
 	}
+	git_time_set(&entry, times, time);
 	if (utimensat(AT_FDCWD, entry.path, times, AT_SYMLINK_NOFOLLOW) < 0) {
 		return error_sys(err, errno, "set the time of %s", entry.path);
 	}
-	entry.mtime.seconds = (int32_t)time;
-	entry.mtime.nanoseconds = 0;
-	entry.ctime = entry.mtime;
 	entry.dev = entry.ino = entry.uid = entry.gid = 0;
 	if (git_index_add(index, &entry) < 0) {
 		return git_error_take(err, GIT_ERROR, "write the index entry of %s", entry.path);
@@ -124,15 +105,11 @@ static int write_index(git_repository *repository, struct checkout *checkout, st
 	size_t count;
 	int status = 0;
 
-	if (checkout->newest <= checkout->task->after_s) {
-		checkout->newest = checkout->task->after_s + 1;
-	}
-	status = git_times_open(
-		checkout->task->previous_fd, checkout->newest, &checkout->times, err);
+	status = git_times_open(checkout->task, checkout->commit_s, &checkout->times, err);
 	if (status < 0) {
 		return status;
 	}
-	checkout->newest = checkout->times.fallback;
+	checkout->newest_ms = checkout->times.fallback_ms;
 	if (git_repository_index(&index, repository) < 0) {
 		return git_error_take(err, GIT_ERROR, "open the index");
 	}
@@ -144,7 +121,7 @@ static int write_index(git_repository *repository, struct checkout *checkout, st
 	if (status == 0 && git_index_write(index) < 0) {
 		return git_error_take(err, GIT_ERROR, "write the index");
 	}
-	return status < 0 ? status : git_age_index(checkout->newest, err);
+	return status < 0 ? status : git_age_index(checkout->newest_ms, err);
 }
 
 static int init_workspace(
@@ -194,7 +171,6 @@ int git_checkout_child(struct child *child, void *context, void *ret_counts, str
 	if (status < 0) {
 		return status;
 	}
-	git_oid_fromstr(&checkout.commit, checkout.task->found->commit);
 	status = init_workspace(&repository, &checkout, err);
 	if (status == 0) {
 		status = write_files(repository, &checkout, err);

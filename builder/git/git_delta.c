@@ -30,7 +30,7 @@ struct delta {
 	git_diff *diff;
 	git_index *index; /* the full checkout's, brought to the commit */
 	struct git_times times;
-	int64_t newest;
+	int64_t newest_ms;
 	struct git_writer writer;
 };
 
@@ -49,27 +49,6 @@ static int ask_for_full(struct delta *delta, const char *why)
 {
 	delta->result->whole = true;
 	snprintf(delta->result->why, sizeof(delta->result->why), "%s", why);
-	return 0;
-}
-
-static int read_tree(struct delta *delta, const char *hex, git_oid *ret_id, int64_t *ret_time,
-	git_tree **ret_tree, struct error *err)
-{
-	CLEANUP(git_commit_p) git_commit *commit = NULL;
-	int code = git_oid_fromstr(ret_id, hex);
-
-	if (code == 0) {
-		code = git_commit_lookup(&commit, delta->mirror, ret_id);
-	}
-	if (code == 0) {
-		*ret_time = git_commit_time(commit);
-		code = git_commit_tree(ret_tree, commit);
-	}
-	if (code < 0) {
-		git_error_take(err, code, "read commit %.12s", hex);
-		err->kind = err->kind == ERROR_NOT_FOUND ? ERROR_CORRUPT : err->kind;
-		return -(int)err->kind;
-	}
 	return 0;
 }
 
@@ -227,7 +206,7 @@ static int bring(struct delta *delta, const git_diff_file *file, struct error *e
 	if (status < 0) {
 		return status;
 	}
-	delta->newest = time > delta->newest ? time : delta->newest;
+	delta->newest_ms = time > delta->newest_ms ? time : delta->newest_ms;
 	if (git_index_add(delta->index, &entry) < 0) {
 		return git_error_take(err, GIT_ERROR, "write the index entry of %s", file->path);
 	}
@@ -351,24 +330,22 @@ static int bring_objects(struct delta *delta, const char *mirror_path, struct er
 static int prepare(struct delta *delta, struct error *err)
 {
 	const struct git_checkout_task *task = &delta->task->checkout;
-	int64_t time = 0, ignored = 0;
-	git_oid full_id;
+	int64_t time = 0;
 	int status = git_enter_workspace(task->tree_fd, task->path, err);
 
 	if (status == 0) {
-		status = read_tree(
-			delta, task->found->commit, &delta->commit, &time, &delta->tree, err);
+		status = git_tree_of(delta->mirror, task->found->commit, &delta->commit, &time,
+			&delta->tree, err);
 	}
 	if (status == 0) {
-		status = read_tree(
-			delta, delta->task->full_commit, &full_id, &ignored, &delta->full, err);
+		status = git_tree_of(
+			delta->mirror, delta->task->full_commit, NULL, NULL, &delta->full, err);
 	}
 	if (status == 0) {
 		status = copy_index(delta, err);
 	}
 	if (status == 0) {
-		status = git_times_open(task->previous_fd,
-			time > task->after_s ? time : task->after_s + 1, &delta->times, err);
+		status = git_times_open(task, time, &delta->times, err);
 	}
 	if (status < 0) {
 		return status;
@@ -376,7 +353,7 @@ static int prepare(struct delta *delta, struct error *err)
 	if (git_repository_odb(&delta->odb, delta->mirror) < 0) {
 		return git_error_take(err, GIT_ERROR, "open the mirror's objects");
 	}
-	delta->newest = delta->times.fallback;
+	delta->newest_ms = delta->times.fallback_ms;
 	delta->writer.repository = delta->mirror;
 	delta->writer.commit = delta->commit;
 	delta->writer.root_fd = io_open(AT_FDCWD, ".", O_RDONLY | O_DIRECTORY, 0, err);
@@ -403,7 +380,7 @@ static int write_delta(struct delta *delta, const char *mirror_path, struct erro
 	if (status == 0 && git_index_write(delta->index) < 0) {
 		return git_error_take(err, GIT_ERROR, "write the index");
 	}
-	return status < 0 ? status : git_age_index(delta->newest, err);
+	return status < 0 ? status : git_age_index(delta->newest_ms, err);
 }
 
 int git_delta_child(struct child *child, void *context, void *ret_delta, struct error *err)

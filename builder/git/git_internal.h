@@ -6,6 +6,7 @@
 #include "builder/git/git.h"
 
 #include <git2.h>
+#include <time.h>
 
 struct child;
 
@@ -100,19 +101,23 @@ MUSTCHECK int git_write_config(
 MUSTCHECK int git_write_refs(
 	git_repository *mirror, const struct git_found *found, bool delta, struct error *err);
 bool git_is_lfs_pointer(const git_index_entry *entry);
-/* Dates the index so that no entry as new as `newest` is in doubt. */
-MUSTCHECK int git_age_index(int64_t newest, struct error *err);
+/* Dates the index so that no entry as new as `newest_ms` is in doubt. */
+MUSTCHECK int git_age_index(int64_t newest_ms, struct error *err);
 
-/* When a file's content first stood at its path: what an index says, or else `fallback`. */
+/* When a file's content first stood at its path: what an index says, or else the
+ * fallback. In milliseconds, as images are dated; git itself compares whole seconds. */
 struct git_times {
 	git_index *index;
-	int64_t fallback;
+	int64_t fallback_ms;
 };
-MUSTCHECK int git_times_open(
-	int index_fd, int64_t fallback, struct git_times *ret_times, struct error *err);
+struct git_checkout_task;
+MUSTCHECK int git_times_open(const struct git_checkout_task *task, int64_t commit_s,
+	struct git_times *ret_times, struct error *err);
 void git_times_done(struct git_times *times);
 int64_t git_time_of(
 	const struct git_times *times, const char *path, const git_oid *id, uint32_t mode);
+/* Into the index entry, and as utimensat takes it. */
+void git_time_set(git_index_entry *entry, struct timespec times[2], int64_t ms);
 
 /* ---- single entries of a tree, as `git checkout` writes them (git_writer.c) ---- */
 struct git_writer {
@@ -129,11 +134,16 @@ struct git_writer {
 void git_writer_done(struct git_writer *writer);
 /* Fills in size and times of the index entry, whose path, id and mode are given. */
 MUSTCHECK int git_writer_put(
-	struct git_writer *writer, git_index_entry *entry, int64_t time, struct error *err);
+	struct git_writer *writer, git_index_entry *entry, int64_t time_ms, struct error *err);
 /* A whiteout: what layers below have there is gone. */
 MUSTCHECK int git_writer_hide(struct git_writer *writer, const char *path, struct error *err);
 /* ERROR_DENIED for a path that git would not check out: "..", ".git" and their disguises. */
 MUSTCHECK int git_path_check(const char *path, struct error *err);
+
+/* The tree of a commit (and its id and time, unless NULL). ERROR_CORRUPT: the repository lacks it.
+ */
+MUSTCHECK int git_tree_of(git_repository *repository, const char *hex, git_oid *ret_id,
+	int64_t *ret_time, git_tree **ret_tree, struct error *err);
 
 /* ---- the children's sides of git_checkout, git_change ---- */
 struct git_checkout_task {
@@ -142,7 +152,7 @@ struct git_checkout_task {
 	int tree_fd;
 	const char *path;
 	int previous_fd; /* an index to take times from; -1: none */
-	int64_t after_s; /* new content is newer than this */
+	int64_t after_ms; /* new content is newer than this */
 };
 MUSTCHECK int git_checkout_child(
 	struct child *child, void *context, void *ret_counts, struct error *err);
@@ -154,5 +164,36 @@ struct git_delta_task {
 };
 MUSTCHECK int git_delta_child(
 	struct child *child, void *context, void *ret_delta, struct error *err);
+
+struct git_inputs_task {
+	const struct git_source *source;
+	const char *commit;
+	char *const *const *lists;
+	size_t count;
+};
+MUSTCHECK int git_inputs_child(
+	struct child *child, void *context, void *ret_inputs, struct error *err);
+
+struct git_changes_task {
+	const struct git_source *source;
+	const char *from, *to;
+	int to_fd;
+};
+MUSTCHECK int git_changes_child(
+	struct child *child, void *context, void *ret_nothing, struct error *err);
+
+struct git_pick_task {
+	struct git_checkout_task checkout;
+	char *const *patterns;
+};
+MUSTCHECK int git_pick_child(
+	struct child *child, void *context, void *ret_files, struct error *err);
+struct git_checkout_task git_checkout_task_of(const struct git_source *source,
+	const struct git_found *found, const struct git_place *place);
+/* Counts the commit's entries against GIT_FILES_MAX, so that a tree that holds itself many times
+ * over is refused before it is written, and tells whether there are .gitattributes. */
+#define GIT_FILES_MAX 4000000
+MUSTCHECK int git_tree_inspect(git_repository *repository, struct child *child,
+	const git_tree *tree, bool *ret_attributes, struct error *err);
 
 #endif

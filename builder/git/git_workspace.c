@@ -181,13 +181,13 @@ bool git_is_lfs_pointer(const git_index_entry *entry)
 }
 
 /* git reads a file again whose time is not before the index's own: one of this very second. */
-int git_age_index(int64_t newest, struct error *err)
+int git_age_index(int64_t newest_ms, struct error *err)
 {
 	struct timespec times[2];
 
 	clock_gettime(CLOCK_REALTIME, &times[1]);
-	if (times[1].tv_sec < newest + 2) {
-		times[1].tv_sec = newest + 2;
+	if (times[1].tv_sec < newest_ms / 1000 + 2) {
+		times[1].tv_sec = newest_ms / 1000 + 2;
 	}
 	times[0] = times[1];
 	return utimensat(AT_FDCWD, ".git/index", times, 0) < 0
@@ -212,13 +212,17 @@ int git_enter_workspace(int tree_fd, const char *path, struct error *err)
 
 /* ---- times ---- */
 
-int git_times_open(int index_fd, int64_t fallback, struct git_times *ret_times, struct error *err)
+int git_times_open(const struct git_checkout_task *task, int64_t commit_s,
+	struct git_times *ret_times, struct error *err)
 {
-	CLEANUP(free_p) char *path = xasprintf("/proc/self/fd/%d", index_fd);
+	CLEANUP(free_p) char *path = xasprintf("/proc/self/fd/%d", task->previous_fd);
 
 	/* What an index can hold. */
-	ret_times->fallback = fallback <= 0 || fallback > INT32_MAX ? 1 : fallback;
-	if (index_fd >= 0 && git_index_open(&ret_times->index, path) < 0) {
+	ret_times->fallback_ms = commit_s <= 0 || commit_s > INT32_MAX ? 1000 : commit_s * 1000;
+	if (ret_times->fallback_ms <= task->after_ms) {
+		ret_times->fallback_ms = task->after_ms + 1;
+	}
+	if (task->previous_fd >= 0 && git_index_open(&ret_times->index, path) < 0) {
 		return git_error_take(err, GIT_ERROR, "read the index of the image before");
 	}
 	return 0;
@@ -237,6 +241,15 @@ int64_t git_time_of(
 		times->index != NULL ? git_index_get_bypath(times->index, path, 0) : NULL;
 
 	return before != NULL && before->mode == mode && git_oid_equal(&before->id, id)
-		       ? before->mtime.seconds
-		       : times->fallback;
+		       ? before->mtime.seconds * INT64_C(1000) + before->mtime.nanoseconds / 1000000
+		       : times->fallback_ms;
+}
+
+void git_time_set(git_index_entry *entry, struct timespec times[2], int64_t ms)
+{
+	times[0] = times[1] =
+		(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+	entry->mtime.seconds = (int32_t)(ms / 1000);
+	entry->mtime.nanoseconds = (uint32_t)(ms % 1000 * 1000000);
+	entry->ctime = entry->mtime;
 }

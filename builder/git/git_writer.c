@@ -194,9 +194,9 @@ static int put_blob(
 }
 
 int git_writer_put(
-	struct git_writer *writer, git_index_entry *entry, int64_t time, struct error *err)
+	struct git_writer *writer, git_index_entry *entry, int64_t time_ms, struct error *err)
 {
-	const struct timespec times[2] = {{.tv_sec = time}, {.tv_sec = time}};
+	struct timespec times[2];
 	const char *name = NULL;
 	int status = git_path_check(entry->path, err);
 
@@ -215,10 +215,10 @@ int git_writer_put(
 	if (status < 0) {
 		return status;
 	}
+	git_time_set(entry, times, time_ms);
 	if (utimensat(writer->folder_fd, name, times, AT_SYMLINK_NOFOLLOW) < 0) {
 		return error_sys(err, errno, "set the time of %s", entry->path);
 	}
-	entry->mtime.seconds = entry->ctime.seconds = (int32_t)time;
 	return 0;
 }
 

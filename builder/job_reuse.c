@@ -1,0 +1,205 @@
+/*
+ * Finding the result of a step that need not run again. A result lies over the sources, so it must
+ * not hold a file that has changed there since it was made: then it would hide the new one, and the
+ * step is run again. What cannot be told counts as hiding.
+ */
+#include "builder/job_private.h"
+
+#include "base/io.h"
+#include "configs/environment.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+void job_changes_done(struct job *job)
+{
+	for (size_t i = 0; i < job->change_count; i++) {
+		buffer_done(&job->changes[i].paths);
+	}
+	job->change_count = 0;
+}
+
+/* The paths that differ between `from` and the commit of now; asked once. */
+static int changes_since(struct job *job, size_t index, const char *from,
+	const struct buffer **ret_paths, struct error *err)
+{
+	CLEANUP(free_p) char *path = NULL;
+	struct git_source source = job_git_source(job, index, &path);
+	struct job_changes *changes;
+	int status;
+
+	for (size_t i = 0; i < job->change_count; i++) {
+		if (job->changes[i].source == index && streq(job->changes[i].from, from)) {
+			*ret_paths = &job->changes[i].paths;
+			return 0;
+		}
+	}
+	if (job->change_count == ARRAY_SIZE(job->changes)) {
+		return error_set(err, ERROR_LIMIT, "results of too many commits");
+	}
+	changes = &job->changes[job->change_count];
+	buffer_init(&changes->paths, 0);
+	status = git_read_changes(job->machine, &source, from, job->sources[index].found.commit,
+		&changes->paths, err);
+	if (status < 0) {
+		buffer_done(&changes->paths);
+		return status;
+	}
+	changes->source = index;
+	snprintf(changes->from, sizeof(changes->from), "%s", from);
+	job->change_count++;
+	*ret_paths = &changes->paths;
+	return 0;
+}
+
+/* Has the tree something at `path`, or something else than a folder on the way there? */
+static bool tree_holds(int tree_fd, const char *path)
+{
+	CLEANUP(close_p) int fd = fcntl(tree_fd, F_DUPFD_CLOEXEC, 0);
+
+	while (fd >= 0) {
+		size_t length = strcspn(path, "/");
+		CLEANUP(free_p) char *name = xstrndup(path, length);
+		struct stat seen;
+		int next;
+
+		if (fstatat(fd, name, &seen, AT_SYMLINK_NOFOLLOW) < 0) {
+			return errno != ENOENT;
+		}
+		path += length + strspn(path + length, "/");
+		if (path[0] == '\0' || !S_ISDIR(seen.st_mode)) {
+			return true;
+		}
+		next = openat(fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		fd_done(&fd);
+		fd = next;
+	}
+	return true;
+}
+
+/* The first of the paths that the layer's tree holds below the source's folder; NULL: none. */
+static char *first_hidden(int tree_fd, const char *folder, const struct buffer *paths)
+{
+	const char *end = paths->data + paths->length;
+
+	folder += strspn(folder, "/");
+	for (const char *path = paths->data; path != NULL && path < end; path += strlen(path) + 1) {
+		CLEANUP(free_p) char *whole = xasprintf("%s/%s", folder, path);
+
+		if (tree_holds(tree_fd, whole)) {
+			return xstrdup(path);
+		}
+	}
+	return NULL;
+}
+
+static char *hidden_in(struct job *job, int tree_fd, size_t index, const char *from)
+{
+	struct error ignored = ERROR_INIT;
+	const struct buffer *paths = NULL;
+
+	if (streq(from, job->sources[index].found.commit)) {
+		return NULL;
+	}
+	if (changes_since(job, index, from, &paths, &ignored) < 0) {
+		return xasprintf("what changed since %.12s is unknown", from);
+	}
+	return first_hidden(tree_fd, job->environment->sources[index].path, paths);
+}
+
+/* NULL: it hides nothing new. Else what it hides, for people; free() it. */
+static char *find_hidden(struct job *job, const struct layer *layer)
+{
+	CLEANUP(free_p) char *below = xasprintf("layers/%lld/tree", (long long)layer->id);
+	struct error ignored = ERROR_INIT;
+	CLEANUP(close_p)
+	int tree = io_open(store_fd(job->machine->store), below, O_PATH | O_DIRECTORY, 0, &ignored);
+	const char *from = layer->origin;
+
+	if (tree < 0) {
+		return xstrdup("its layer is missing");
+	}
+	for (size_t i = 0; i < job->environment->source_count; i++) {
+		size_t length = strcspn(from, " ");
+		CLEANUP(free_p) char *commit = xstrndup(from, length);
+		char *hidden;
+
+		if (length == 0) {
+			return xstrdup("it is not known what it was made from");
+		}
+		hidden = hidden_in(job, tree, i, commit);
+		if (hidden != NULL) {
+			return hidden;
+		}
+		from += length + 1;
+	}
+	return NULL;
+}
+
+/* The layer and what it stands on, the lowest first. */
+static int read_chain(
+	struct job *job, const struct layer *top, struct job_result *result, struct error *err)
+{
+	struct layer layer = *top;
+	int status = 0;
+
+	result->count = 0;
+	for (;;) {
+		if (result->count == RESULT_LAYERS_MAX) {
+			return error_set(err, ERROR_LIMIT, "a result of too many layers");
+		}
+		memmove(result->layers + 1, result->layers, result->count * sizeof(layer));
+		result->layers[0] = layer;
+		result->count++;
+		if (layer.over == 0) {
+			return 0;
+		}
+		status = layer_use(job->machine->store, layer.over, &layer, err);
+		if (status < 0) {
+			return status;
+		}
+	}
+}
+
+static bool take_result(struct job *job, const struct layer *top, struct job_result *result)
+{
+	struct error ignored = ERROR_INIT;
+
+	if (read_chain(job, top, result, &ignored) < 0) {
+		return false;
+	}
+	for (size_t i = 0; i < result->count; i++) {
+		result->hidden = find_hidden(job, &result->layers[i]);
+		if (result->hidden != NULL) {
+			return false;
+		}
+	}
+	return true;
+}
+
+bool job_find_result(struct job *job, size_t index, struct job_result *result)
+{
+	struct error ignored = ERROR_INIT;
+	struct layer top;
+
+	*result = (struct job_result){0};
+	return layer_find(job->machine->store, job->steps[index].key, &top, &ignored) == 0 &&
+	       take_result(job, &top, result);
+}
+
+bool job_find_start(struct job *job, size_t index, struct job_result *result)
+{
+	struct error ignored = ERROR_INIT;
+	struct layer top;
+
+	*result = (struct job_result){0};
+	return layer_find_line(job->machine->store, job->steps[index].line, &top, &ignored) == 0 &&
+	       take_result(job, &top, result);
+}
+
+void job_result_done(struct job_result *result)
+{
+	free(result->hidden);
+	result->hidden = NULL;
+}
