@@ -52,6 +52,35 @@ void clock_format(char *text, int64_t real_ms)
 	snprintf(text, CLOCK_TEXT_SIZE, "%s.%03dZ", day, (int)(real_ms % MS_PER_S));
 }
 
+bool clock_parse(const char *at, int64_t *ret_real_ms)
+{
+	struct tm tm = {0};
+	int ms = 0, used = 0;
+	time_t seconds;
+
+	if (sscanf(at, "%4d-%2d-%2dT%2d:%2d:%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
+		    &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &used) != 6) {
+		return false;
+	}
+	at += used;
+	if (*at == '.') {
+		int scale = 100;
+
+		for (at++; *at >= '0' && *at <= '9'; at++) {
+			ms += (*at - '0') * scale;
+			scale /= 10;
+		}
+	}
+	if (!streq(at, "Z")) {
+		return false;
+	}
+	tm.tm_year -= 1900;
+	tm.tm_mon -= 1;
+	seconds = timegm(&tm);
+	*ret_real_ms = (int64_t)seconds * 1000 + ms;
+	return true;
+}
+
 static bool unit_parse(const char **text, int64_t *ret_ms)
 {
 	size_t length = strspn(*text, "abcdefghijklmnopqrstuvwxyz");

@@ -2,6 +2,7 @@
  * whether there is anything to do. */
 #include "builder/job_private.h"
 
+#include "builder/credentials/credential.h"
 #include "builder/local.h"
 #include "builder/report.h"
 #include "configs/environment.h"
@@ -28,6 +29,24 @@ struct git_source job_git_source(const struct job *job, size_t index, char **ret
 	return source;
 }
 
+/* A credential lives for this one fetch. */
+static int fetch(struct job *job, size_t index, struct git_source *source, struct git_found *found,
+	struct error *err)
+{
+	const struct environment_auth *auth = &job->environment->sources[index].auth;
+	struct credential credential = {0};
+	int status = credential_find(job->machine, auth, &credential, err);
+
+	if (status < 0) {
+		return status;
+	}
+	source->credential = credential.kind != CREDENTIAL_NONE ? &credential : NULL;
+	status = git_fetch(job->machine, source, found, err);
+	source->credential = NULL;
+	credential_done(&credential);
+	return status;
+}
+
 static int fetch_one(struct job *job, size_t index, struct error *err)
 {
 	struct git_found *found = &job->sources[index].found;
@@ -37,7 +56,7 @@ static int fetch_one(struct job *job, size_t index, struct error *err)
 	int status;
 
 	report_stage(job->machine->report, "fetch", "%s", url);
-	status = git_fetch(job->machine, &source, found, err);
+	status = fetch(job, index, &source, found, err);
 	if (status < 0) {
 		return error_wrap(err, "source %s", url);
 	}
@@ -69,6 +88,5 @@ int job_refetch(struct job *job, size_t index, struct error *err)
 	struct git_source source = job_git_source(job, index, &path);
 	int status = git_mirror_drop(&source, err);
 
-	return status < 0 ? status
-			  : git_fetch(job->machine, &source, &job->sources[index].found, err);
+	return status < 0 ? status : fetch(job, index, &source, &job->sources[index].found, err);
 }

@@ -29,6 +29,7 @@
 	((int64_t)(sizeof(((struct sockaddr_un *)NULL)->sun_path) - sizeof(RUN_BELOW)))
 #define SOCKET_BYTES_MAX ((int64_t)(sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1))
 
+#define APP(member) .offset = offsetof(struct config_github_app, member)
 #define FIELD(member) .offset = offsetof(struct config, member)
 
 #define NAME_LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@._-"
@@ -67,6 +68,32 @@ static int check_cgroup(const struct settings_input *in, const struct setting *r
 				"or "
 				"\"machine/hob\"");
 		}
+	}
+	return 0;
+}
+
+static int check_app_number(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, char **text, struct error *err)
+{
+	/* GitHub's client ids serve as well; they go into a JSON text and a file's name. */
+	if (**text != '\0' &&
+		(*text)[strspn(*text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv"
+				      "wxyz0123456789.")] == '\0') {
+		return 0;
+	}
+	return setting_refuse(in, row, node, err, "expects %s", row->expects);
+}
+
+static int check_api(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, char **text, struct error *err)
+{
+	size_t length = strlen(*text);
+
+	if (!str_starts(*text, "https://") && !str_starts(*text, "http://127.0.0.1:")) {
+		return setting_refuse(in, row, node, err, "expects an https:// url");
+	}
+	if ((*text)[length - 1] == '/') {
+		(*text)[length - 1] = '\0';
 	}
 	return 0;
 }
@@ -203,6 +230,53 @@ static const struct setting rows[] = {
 		FIELD(secrets),
 		.derived = "secrets/ beside hob.yaml",
 		.about = "the folder of secrets, a file each, readable for root and hob's group"},
+	{.key = "github_apps",
+		.type = SETTING_LIST,
+		FIELD(github_apps),
+		.highest = 64,
+		.count_offset = offsetof(struct config, github_app_count),
+		.element_size = sizeof(struct config_github_app),
+		.derived = "none",
+		.about = "GitHub Apps that sources are fetched by, with their auth's type "
+			 "github-app"},
+	{.key = "github_apps[].name",
+		.type = SETTING_TEXT,
+		APP(name),
+		.required = true,
+		.check = check_name,
+		.expects = "a name of a-z, 0-9, \".\", \"_\", \"-\"",
+		.about = "what environments call it"},
+	{.key = "github_apps[].id",
+		.type = SETTING_TEXT,
+		APP(id),
+		.required = true,
+		.highest = 32,
+		.check = check_app_number,
+		.expects = "a number",
+		.about = "the App's id"},
+	{.key = "github_apps[].installation",
+		.type = SETTING_TEXT,
+		APP(installation),
+		.required = true,
+		.highest = 32,
+		.check = check_app_number,
+		.expects = "a number",
+		.about = "the id of its installation for the organisation"},
+	{.key = "github_apps[].key",
+		.type = SETTING_TEXT,
+		APP(key),
+		.required = true,
+		.check = check_name,
+		.expects = "the name of a secret",
+		.about = "its private key, a secret in PEM"},
+	{.key = "github_apps[].api",
+		.type = SETTING_TEXT,
+		APP(api),
+		.fallback = "https://api.github.com",
+		.highest = 255,
+		.check = check_api,
+		.expects = "an https:// url",
+		.about = "where its API is"},
 	{.key = "hook_listen",
 		.type = SETTING_TEXT,
 		FIELD(hook_listen),
@@ -369,6 +443,14 @@ void config_free(struct config *config)
 	free(config->run);
 	free(config->socket);
 	free(config->environments);
+	for (size_t i = 0; i < config->github_app_count; i++) {
+		free(config->github_apps[i].name);
+		free(config->github_apps[i].id);
+		free(config->github_apps[i].installation);
+		free(config->github_apps[i].key);
+		free(config->github_apps[i].api);
+	}
+	free(config->github_apps);
 	free(config->secrets);
 	free(config->hook_listen);
 	free(config->hook_secret);

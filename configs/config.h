@@ -27,6 +27,13 @@ struct config {
 	int64_t max_sandboxes;
 	int64_t hints_per_caller;
 	int64_t hint_ttl_max_ms;
+	struct config_github_app {
+		char *name; /* for environments */
+		char *id, *installation; /* GitHub's numbers */
+		char *key; /* name of the secret with its private key */
+		char *api; /* https://api.github.com, or an Enterprise server's …/api/v3 */
+	} * github_apps;
+	size_t github_app_count;
 	char *secrets; /* the folder of secrets; secrets/ beside hob.yaml unless set */
 	char *hook_listen; /* "address:port" where webhooks are taken; "none": only by the socket */
 	char *hook_secret; /* name of the secret that signs webhooks; "none": none are taken */

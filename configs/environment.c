@@ -219,6 +219,11 @@ void environment_free(struct environment *environment)
 		free(environment->sources[i].url);
 		free(environment->sources[i].ref);
 		free(environment->sources[i].path);
+		free(environment->sources[i].auth.type);
+		free(environment->sources[i].auth.secret);
+		free(environment->sources[i].auth.user);
+		free(environment->sources[i].auth.app);
+		free(environment->sources[i].auth.known_hosts);
 	}
 	for (size_t i = 0; i < environment->step_count; i++) {
 		free(environment->steps[i].name);

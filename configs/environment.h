@@ -15,11 +15,21 @@
 
 enum base_kind { BASE_HOST, BASE_TAR, BASE_SCRATCH, BASE_KINDS };
 
+/* How a source is fetched; names of secrets, never what they stand for. */
+struct environment_auth {
+	char *type; /* none, token, ssh-key or github-app */
+	char *secret; /* token, ssh-key: the secret's name */
+	char *user; /* token, ssh-key: with whom it goes; NULL: see check_source_auth */
+	char *app; /* github-app: its name in hob.yaml */
+	char *known_hosts; /* ssh-key: the secret with the keys of hosts */
+};
+
 struct environment_source {
 	char *url; /* http(s)://, git://, file:///…, or an absolute path; "./" and "../" in the file
 		      count from its folder and are absolute here. Never holds a password. */
 	char *ref; /* branch, tag or full commit; default "HEAD", that of the remote */
 	char *path; /* absolute, inside the sandbox; default /workspace */
+	struct environment_auth auth;
 };
 
 struct environment_step {

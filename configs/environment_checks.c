@@ -62,6 +62,20 @@ static bool has_credentials(const char *after_scheme)
 	return memchr(after_scheme, '@', strcspn(after_scheme, "/?#")) != NULL;
 }
 
+/* A user is no secret, a password is. */
+static int check_ssh_url(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, const char *url, struct error *err)
+{
+	const char *scheme = strstr(url, "://");
+	const char *start = scheme != NULL ? scheme + 3 : url;
+	const char *at = memchr(start, '@', strcspn(start, "/"));
+
+	if (scheme != NULL && at != NULL && memchr(start, ':', (size_t)(at - start)) != NULL) {
+		return setting_refuse(in, row, node, err, "holds a password (text before \"@\")");
+	}
+	return 0;
+}
+
 /* scp's form: something with a colon before its first slash, which is no scheme. */
 static bool is_scp_form(const char *url)
 {
@@ -71,7 +85,7 @@ static bool is_scp_form(const char *url)
 	return colon != NULL && (slash == NULL || colon < slash) && !str_starts(colon, "://");
 }
 
-static bool is_ssh(const char *url)
+bool url_is_ssh(const char *url)
 {
 	return str_starts(url, "ssh://") || str_starts(url, "git+ssh://") ||
 	       str_starts(url, "ssh+git://") || is_scp_form(url);
@@ -131,11 +145,8 @@ static int check_location(const struct settings_input *in, const struct setting 
 		replace_text(text, path_resolve(in->folder, url));
 		return 0;
 	}
-	if (git && is_ssh(url)) {
-		setting_refuse(
-			in, row, node, err, "is an ssh remote, which hob cannot fetch from yet");
-		return error_hint(
-			err, "use its https:// address, or a mirror on this machine by path");
+	if (git && url_is_ssh(url)) {
+		return check_ssh_url(in, row, node, url, err);
 	}
 	return setting_refuse(in, row, node, err,
 		"expects %s, file:///…, or a path that starts with /, "
@@ -450,6 +461,10 @@ int environment_check_whole(const struct environment *environment, const char *n
 
 	for (size_t i = 0; i < environment->source_count; i++) {
 		code = check_source_path(environment, i, name, root, err);
+		if (code == 0) {
+			code = check_source_auth(&environment->sources[i], name,
+				entry_node(root, "source", i, "url"), err);
+		}
 		if (code < 0) {
 			return code;
 		}

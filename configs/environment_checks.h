@@ -6,6 +6,7 @@
 #include "configs/settings.h"
 
 struct environment;
+struct environment_source;
 
 setting_check_fn check_name;
 setting_check_fn check_environment_name; /* must not look like the id of an image */
@@ -16,6 +17,7 @@ setting_check_fn check_ref;
 setting_check_fn check_sha256; /* makes it lower-case */
 setting_check_fn check_user;
 setting_check_fn check_run;
+setting_check_fn check_auth_user;
 setting_check_fn check_cron;
 setting_check_fn check_zone;
 /* `inputs` of a step: patterns that name nothing outside the sources. */
@@ -36,6 +38,11 @@ void environment_services_free(struct environment *environment);
 const struct yaml_node *entry_node(
 	const struct yaml_node *root, const char *list, size_t index, const char *key);
 
+/* Does the source's auth go with its url, and is it complete? */
+MUSTCHECK int check_source_auth(const struct environment_source *source, const char *name,
+	const struct yaml_node *node, struct error *err);
+/* "ssh://…" or "user@host:path"? */
+bool url_is_ssh(const char *url);
 /* Duplicates, and values that do not go together; errors point into `root`. */
 MUSTCHECK int environment_check_whole(const struct environment *environment, const char *name,
 	const struct yaml_node *root, struct error *err);

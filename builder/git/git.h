@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 struct machine;
+struct credential;
 
 #define GIT_REF_SIZE 256
 
@@ -21,6 +22,7 @@ struct git_source {
 	const char *url; /* as the environment says it; becomes `origin` */
 	const char *local; /* folder to read instead when the url names one; NULL: remote */
 	const char *ref; /* branch, tag, full name or commit; NULL: the remote's HEAD */
+	const struct credential *credential; /* NULL: fetched with nothing */
 	const char *mirrors; /* absolute: the store's mirrors/ */
 	int64_t stall_ms; /* a remote that is silent for so long has vanished */
 };

@@ -11,54 +11,74 @@
 
 static int on_sideband(const char *text, int length, void *payload)
 {
+	const struct git_talk *talk = payload;
+
 	(void)text;
 	(void)length;
-	child_progress(payload, "counting", 0, 0, 0);
+	child_progress(talk->child, "counting", 0, 0, 0);
 	return 0;
 }
 
 static int on_transfer(const git_indexer_progress *stats, void *payload)
 {
+	const struct git_talk *talk = payload;
 	bool deltas = stats->received_objects == stats->total_objects && stats->total_deltas > 0;
 
 	fault_point("git.transfer");
 	if (deltas) {
-		child_progress(payload, "deltas", stats->indexed_deltas, stats->total_deltas,
+		child_progress(talk->child, "deltas", stats->indexed_deltas, stats->total_deltas,
 			stats->received_bytes);
 	} else {
-		child_progress(payload, "objects", stats->received_objects, stats->total_objects,
-			stats->received_bytes);
+		child_progress(talk->child, "objects", stats->received_objects,
+			stats->total_objects, stats->received_bytes);
 	}
 	return 0;
 }
 
-static void options_init(git_fetch_options *options, struct child *child)
+static void options_init(git_fetch_options *options, struct git_talk *talk)
 {
 	git_fetch_options_init(options, GIT_FETCH_OPTIONS_VERSION);
 	options->callbacks.sideband_progress = on_sideband;
 	options->callbacks.transfer_progress = on_transfer;
-	options->callbacks.payload = child;
+	options->callbacks.payload = talk;
+	if (talk->source->credential != NULL) {
+		options->callbacks.credentials = git_offer_credential;
+		options->callbacks.certificate_check = git_check_certificate;
+	}
 	options->update_fetchhead = 0;
 	options->download_tags = GIT_REMOTE_DOWNLOAD_TAGS_NONE;
 	options->proxy_opts.type = GIT_PROXY_AUTO;
-	options->follow_redirects = GIT_REMOTE_REDIRECT_INITIAL;
+	/* A credential is for the server that the operator named. */
+	options->follow_redirects = talk->source->credential != NULL ? GIT_REMOTE_REDIRECT_NONE
+								     : GIT_REMOTE_REDIRECT_INITIAL;
 }
 
 /* Whatever the library's class says: the other side did this. */
-static int remote_error(struct error *err, int code, const char *url, const char *doing)
+static int refused(struct error *err, const struct git_talk *talk)
 {
+	err->kind = ERROR_DENIED;
+	if (talk->strange) {
+		return error_hint(err, "the host's key is not in the secret that auth.known_hosts "
+				       "names: compare it, then add it there");
+	}
+	return talk->source->credential != NULL
+		       ? error_hint(err, "the server refused what `auth` of the source names")
+		       : error_hint(err, "say `auth` of the source if it is not public");
+}
+
+static int remote_error(struct error *err, int code, const struct git_talk *talk, const char *doing)
+{
+	CLEANUP(free_p) char *url = git_url_public(talk->source->url);
+
 	git_error_take(err, code, "%s %s", doing, url);
-	if (err->kind == ERROR_DENIED && code == GIT_EAUTH) {
-		return error_hint(err,
-			"hob reads sources without a password: use a public url or a local clone");
+	if (talk->strange || (err->kind == ERROR_DENIED && code == GIT_EAUTH)) {
+		return refused(err, talk);
 	}
 	if (err->kind == ERROR_NO_SPACE || err->kind == ERROR_DENIED) {
 		return -(int)err->kind;
 	}
 	if (strstr(err->message, "authentication") != NULL) {
-		err->kind = ERROR_DENIED;
-		return error_hint(err,
-			"hob reads sources without a password: use a public url or a local clone");
+		return refused(err, talk);
 	}
 	if (strstr(err->message, "shallow") != NULL) {
 		err->kind = ERROR_UNSUPPORTED;
@@ -68,15 +88,15 @@ static int remote_error(struct error *err, int code, const char *url, const char
 	return error_hint(err, "check the url and the network; the last image stays in use");
 }
 
-static int list_refs(
-	git_remote *remote, const char *url, struct git_ref_list *list, struct error *err)
+static int list_refs(git_remote *remote, const struct git_talk *talk, struct git_ref_list *list,
+	struct error *err)
 {
 	const git_remote_head **heads;
 	size_t count;
 	int code = git_remote_ls(&heads, &count, remote);
 
 	if (code < 0) {
-		return remote_error(err, code, url, "list the refs of");
+		return remote_error(err, code, talk, "list the refs of");
 	}
 	for (size_t i = 0; i < count; i++) {
 		if (streq(heads[i]->name, "HEAD")) {
@@ -90,8 +110,8 @@ static int list_refs(
 	return 0;
 }
 
-static int download(git_remote *remote, const char *url, const char *const *specs, size_t count,
-	struct child *child, struct error *err)
+static int download(git_remote *remote, struct git_talk *talk, const char *const *specs,
+	size_t count, struct error *err)
 {
 	git_fetch_options options;
 	char *strings[2];
@@ -101,9 +121,10 @@ static int download(git_remote *remote, const char *url, const char *const *spec
 	for (size_t i = 0; i < count; i++) {
 		strings[i] = (char *)(uintptr_t)specs[i];
 	}
-	options_init(&options, child);
+	talk->offered = false;
+	options_init(&options, talk);
 	code = git_remote_download(remote, &list, &options);
-	return code < 0 ? remote_error(err, code, url, "fetch from") : 0;
+	return code < 0 ? remote_error(err, code, talk, "fetch from") : 0;
 }
 
 static void count_transfer(git_remote *remote, struct git_found *found)
@@ -116,15 +137,15 @@ static void count_transfer(git_remote *remote, struct git_found *found)
 }
 
 /* A commit by its id: servers rarely give one that no ref names, so all branches and tags come. */
-static int fetch_commit(const struct git_source *source, git_remote *remote, const char *url,
-	const struct git_mirror *mirror, const struct git_ref_list *list, struct child *child,
-	struct git_found *found, struct error *err)
+static int fetch_commit(struct git_talk *talk, git_remote *remote, const struct git_mirror *mirror,
+	const struct git_ref_list *list, struct git_found *found, struct error *err)
 {
 	static const char *const specs[] = {
 		"+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"};
+	const struct git_source *source = talk->source;
 	CLEANUP(git_odb_p) git_odb *odb = NULL;
 	git_oid id;
-	int status = download(remote, url, specs, ARRAY_SIZE(specs), child, err);
+	int status = download(remote, talk, specs, ARRAY_SIZE(specs), err);
 
 	if (status < 0) {
 		return status;
@@ -137,17 +158,17 @@ static int fetch_commit(const struct git_source *source, git_remote *remote, con
 	git_odb_refresh(odb);
 	if (!git_odb_exists(odb, &id)) {
 		error_set(err, ERROR_NOT_FOUND,
-			"%s: none of its %zu branches and tags leads to commit %s", url,
-			list->count, source->ref);
+			"none of its %zu branches and tags leads to commit %s", list->count,
+			source->ref);
 		return error_hint(
 			err, "was the branch with it deleted? push the commit under a name");
 	}
-	status = git_mirror_check_history(mirror, &id, child, err);
+	status = git_mirror_check_history(mirror, &id, talk->child, err);
 	return status < 0 ? status : git_mirror_set_ref(mirror, "", &id, err);
 }
 
-static int fetch_ref(git_remote *remote, const char *url, const struct git_mirror *mirror,
-	const git_oid *id, struct child *child, struct git_found *found, struct error *err)
+static int fetch_ref(struct git_talk *talk, git_remote *remote, const struct git_mirror *mirror,
+	const git_oid *id, struct git_found *found, struct error *err)
 {
 	CLEANUP(free_p) char *spec = NULL;
 	const char *name = found->ref[0] != '\0' ? found->ref : "HEAD";
@@ -159,12 +180,12 @@ static int fetch_ref(git_remote *remote, const char *url, const struct git_mirro
 	}
 	spec = xasprintf("+%s:%s", name, found->ref[0] != '\0' ? name : "refs/hob/head");
 	specs[0] = spec;
-	status = download(remote, url, specs, 1, child, err);
+	status = download(remote, talk, specs, 1, err);
 	if (status < 0) {
 		return status;
 	}
 	count_transfer(remote, found);
-	status = git_mirror_check_history(mirror, id, child, err);
+	status = git_mirror_check_history(mirror, id, talk->child, err);
 	if (status < 0) {
 		return status;
 	}
@@ -177,7 +198,7 @@ int git_fetch_remote(const struct git_source *source, struct git_mirror *mirror,
 {
 	CLEANUP(git_remote_p) git_remote *remote = NULL;
 	CLEANUP(git_ref_list_done) struct git_ref_list list = {0};
-	CLEANUP(free_p) char *url = git_url_public(source->url);
+	struct git_talk talk = {.source = source, .child = child};
 	git_fetch_options options;
 	git_oid id;
 	int status, code;
@@ -190,23 +211,23 @@ int git_fetch_remote(const struct git_source *source, struct git_mirror *mirror,
 	}
 	code = git_remote_create_anonymous(&remote, mirror->repository, source->url);
 	if (code == 0) {
-		options_init(&options, child);
+		options_init(&options, &talk);
 		code = git_remote_connect(
 			remote, GIT_DIRECTION_FETCH, &options.callbacks, &options.proxy_opts, NULL);
 	}
 	if (code < 0) {
-		return remote_error(err, code, url, "connect to");
+		return remote_error(err, code, &talk, "connect to");
 	}
-	status = list_refs(remote, url, &list, err);
+	status = list_refs(remote, &talk, &list, err);
 	if (status < 0) {
 		return status;
 	}
 	if (source->ref != NULL && git_ref_is_commit(source->ref)) {
-		status = fetch_commit(source, remote, url, mirror, &list, child, found, err);
+		status = fetch_commit(&talk, remote, mirror, &list, found, err);
 	} else {
 		status = git_ref_choose(&list, source, found, &id, err);
 		if (status == 0) {
-			status = fetch_ref(remote, url, mirror, &id, child, found, err);
+			status = fetch_ref(&talk, remote, mirror, &id, found, err);
 		}
 	}
 	return status < 0 ? status : git_peel_text(mirror->repository, &id, found->commit, err);

@@ -90,6 +90,18 @@ MUSTCHECK int git_pack_missing(git_repository *from, const struct git_mirror *to
 	const git_oid *tip, const char *folder, struct child *child, struct git_found *found,
 	struct error *err);
 
+/* ---- what a remote is fetched with (git_credential.c) ---- */
+struct git_talk {
+	const struct git_source *source;
+	struct child *child;
+	bool offered; /* once: a server that asks again has refused it */
+	bool strange; /* ssh: the host's key is not known */
+};
+/* payload of both is the git_talk. */
+int git_offer_credential(
+	git_credential **ret, const char *url, const char *user, unsigned types, void *payload);
+int git_check_certificate(git_cert *cert, int valid, const char *host, void *payload);
+
 /* ---- a workspace, by a process that stands in its folder (git_workspace.c) ---- */
 /* Makes `path` below tree_fd and enters it. */
 MUSTCHECK int git_enter_workspace(int tree_fd, const char *path, struct error *err);

@@ -47,35 +47,6 @@ void human_span(char *text, int64_t us)
 		units[i].unit);
 }
 
-bool human_parse_time(const char *at, int64_t *ret_real_ms)
-{
-	struct tm tm = {0};
-	int ms = 0, used = 0;
-	time_t seconds;
-
-	if (sscanf(at, "%4d-%2d-%2dT%2d:%2d:%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
-		    &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &used) != 6) {
-		return false;
-	}
-	at += used;
-	if (*at == '.') {
-		int scale = 100;
-
-		for (at++; *at >= '0' && *at <= '9'; at++) {
-			ms += (*at - '0') * scale;
-			scale /= 10;
-		}
-	}
-	if (!streq(at, "Z")) {
-		return false;
-	}
-	tm.tm_year -= 1900;
-	tm.tm_mon -= 1;
-	seconds = timegm(&tm);
-	*ret_real_ms = (int64_t)seconds * 1000 + ms;
-	return true;
-}
-
 static void format_age(char *text, int64_t seconds)
 {
 	if (seconds < 120) {
@@ -93,7 +64,7 @@ void human_age(char *text, const char *at)
 {
 	int64_t ms = 0;
 
-	if (at == NULL || !human_parse_time(at, &ms)) {
+	if (at == NULL || !clock_parse(at, &ms)) {
 		snprintf(text, HUMAN_SIZE, "-");
 		return;
 	}
@@ -104,7 +75,7 @@ void human_until(char *text, const char *at)
 {
 	int64_t ms = 0;
 
-	if (at == NULL || !human_parse_time(at, &ms)) {
+	if (at == NULL || !clock_parse(at, &ms)) {
 		snprintf(text, HUMAN_SIZE, "-");
 		return;
 	}

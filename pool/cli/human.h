@@ -17,8 +17,6 @@ void human_span(char *text, int64_t us);
 void human_age(char *text, const char *at);
 /* Time until, the same way; "-" for null. Past is "0s". */
 void human_until(char *text, const char *at);
-/* RFC 3339 as milliseconds since 1970. */
-bool human_parse_time(const char *at, int64_t *ret_real_ms);
 
 /* A member as text: "-" for null and absent, numbers and booleans written out. The caller frees it.
  */

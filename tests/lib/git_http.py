@@ -2,8 +2,13 @@
 """Serves the git repositories below a folder over smart HTTP, by git's own CGI program.
 
 Prints its port on the first line of standard output; ends when standard input does.
-    git_http.py FOLDER [MODE]    MODE: hang (answers nothing), cut (closes in the middle of a pack)
+    git_http.py FOLDER [MODE]    MODE: hang (answers nothing), cut (closes in the middle of a pack),
+        token=FILE (refuses whoever does not send the token in it), app=ID:INSTALLATION:PUBLIC-KEY-FILE (a forge
+        that gives tokens to the App with that key, and takes those tokens)
 """
+import base64
+import json
+import time
 import http.server
 import os
 import subprocess
@@ -12,6 +17,29 @@ import threading
 
 FOLDER = os.path.abspath(sys.argv[1])
 MODE = sys.argv[2] if len(sys.argv) > 2 else ""
+TOKENS = set(open(MODE[6:], encoding="ascii").read().split()) if MODE.startswith("token=") else set()
+
+
+def unpad(text):
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def check_jwt(text, app, key_file):
+    """What is wrong with it, or None."""
+    head, claims, signature = text.split(".")
+    if json.loads(unpad(head)) != {"alg": "RS256", "typ": "JWT"}:
+        return "another algorithm"
+    with open(f"{key_file}.signature", "wb") as file:
+        file.write(unpad(signature))
+    done = subprocess.run(["openssl", "dgst", "-sha256", "-verify", key_file, "-signature",
+                           f"{key_file}.signature"], input=f"{head}.{claims}".encode(),
+                          stdout=subprocess.DEVNULL, check=False)
+    said, now = json.loads(unpad(claims)), time.time()
+    if done.returncode != 0:
+        return "the signature is wrong"
+    if said["iss"] != app or not said["iat"] <= now <= said["exp"] or said["exp"] - said["iat"] > 600:
+        return f"the claims are wrong: {said}"
+    return None
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -20,7 +48,37 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
+    def say(self, status, headers, content=b""):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def give_token(self):
+        app, installation, key_file = MODE[4:].split(":")
+        if self.path != f"/app/installations/{installation}/access_tokens":
+            return self.say(404, {}, b'{"message": "Not Found"}')
+        problem = check_jwt(self.headers["Authorization"].removeprefix("Bearer "), app, key_file)
+        if problem:
+            return self.say(401, {}, json.dumps({"message": problem}).encode())
+        token = f"ghs_{os.urandom(8).hex()}"
+        TOKENS.add(token)
+        with open(f"{key_file}.tokens", "a", encoding="ascii") as file:
+            file.write(token + "\n")
+        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+        return self.say(201, {}, json.dumps({"token": token, "expires_at": expires}).encode())
+
+    def is_let_in(self):
+        kind, _, text = self.headers.get("Authorization", " ").partition(" ")
+        return kind == "Basic" and base64.b64decode(text).decode().partition(":")[2] in TOKENS
+
     def answer(self):
+        if MODE.startswith("app=") and self.path.startswith("/app/installations/"):
+            return self.give_token()
+        if "=" in MODE and not self.is_let_in():
+            return self.say(401, {"WWW-Authenticate": 'Basic realm="forge"'})
         if MODE == "hang" and "git-upload-pack" in self.path:
             threading.Event().wait()
         path, _, query = self.path.partition("?")
@@ -58,7 +116,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if MODE == "cut" and self.command == "POST":
             content = content[:len(content) // 2]
             self.close_connection = True
-        self.wfile.write(content)
+        return self.wfile.write(content)
 
     do_GET = do_POST = answer
 

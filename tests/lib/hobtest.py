@@ -100,6 +100,9 @@ class Hob:
         self.settings = {"store": self.store, "run": self.run, "environments": self.environments,
                          "cgroup": self.cgroup, "id_base": self.id_base, "id_slots": ID_SLOTS,
                          "launchers": 1, "max_sandboxes": 250, "log_level": "debug", **settings}
+        self.write_config()
+
+    def write_config(self):
         self.write(self.config, "".join(f"{key}: {json.dumps(value)}\n"
                                         for key, value in self.settings.items()))
 

@@ -143,6 +143,10 @@ static void test_example(void **state)
 		CLEANUP(free_p) char *lines = NULL;
 		char type[128];
 
+		if (strstr(row->key, "[].") != NULL) {
+			continue; /* of an entry: described with the list */
+		}
+
 		setting_type_text(row, type, sizeof(type));
 		lines = xasprintf("\n# %s\n# (%s)\n#%s: ", row->about, type, row->key);
 		assert_contains(example, lines);
@@ -175,7 +179,9 @@ static void test_table(void **state)
 
 		assert_non_null(row->about);
 		assert_true(row->fallback != NULL || row->derived != NULL || row->required);
-		assert_ptr_equal(setting_find(settings, "", row->key), row);
+		if (strstr(row->key, "[].") == NULL) {
+			assert_ptr_equal(setting_find(settings, "", row->key), row);
+		}
 	}
 }
 
