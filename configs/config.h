@@ -42,6 +42,7 @@ struct config {
 	int64_t build_every_ms; /* default for environments that do not say */
 	int64_t body_bytes_max; /* of a JSON request; files are limited apart */
 	int64_t file_bytes_max; /* of one uploaded file */
+	int64_t output_bytes_max; /* kept of all captured commands together */
 	char *free_space; /* see free_space.h */
 	char *log_level;
 	bool log_json;

@@ -272,6 +272,7 @@ int manager_open(const struct config *config, struct loop *loop, struct launcher
 	manager->snapshots_program = snapshots_program;
 	manager->slots = slot_set_new((uint32_t)(config->id_slots - BUILD_SLOTS));
 	manager->started_ms = clock_real_ms();
+	manager->output.most = (size_t)config->output_bytes_max;
 	manager->sandboxes_fd = -1;
 	manager->watch_fd = -1;
 	manager->on_started = on_started;

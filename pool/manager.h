@@ -15,6 +15,7 @@
 #include "configs/config.h"
 #include "configs/environment.h"
 #include "pool/entry.h"
+#include "pool/output.h"
 #include "pool/plan.h"
 #include "pool/sandbox/slots.h"
 #include "snapshots/store.h"
@@ -89,6 +90,7 @@ struct manager {
 	struct launcher *launcher;
 	struct store *store;
 	struct slot_set *slots;
+	struct output_budget output;
 	int sandboxes_fd; /* <run>/sandboxes */
 	struct usage_log *usage;
 	int snapshots_program; /* hob-snapshots, opened */

@@ -4,9 +4,9 @@
 
 #include "base/memory.h"
 
-void output_init(struct output *output, bool whole)
+void output_init(struct output *output, bool whole, struct output_budget *budget)
 {
-	*output = (struct output){.whole = whole};
+	*output = (struct output){.whole = whole, .budget = budget};
 	buffer_init(&output->streams[0], OUTPUT_STREAM_MAX);
 	buffer_init(&output->streams[1], OUTPUT_STREAM_MAX);
 	buffer_init(&output->tail, 0);
@@ -14,6 +14,7 @@ void output_init(struct output *output, bool whole)
 
 void output_done(struct output *output)
 {
+	output->budget->used -= output->streams[0].length + output->streams[1].length;
 	buffer_done(&output->streams[0]);
 	buffer_done(&output->streams[1]);
 	buffer_done(&output->tail);
@@ -63,6 +64,8 @@ void output_add(struct output *output, enum exec_stream stream, const void *data
 {
 	size_t index = stream == EXEC_STDERR ? 1 : 0;
 	struct buffer *kept = &output->streams[index];
+	struct output_budget *budget = output->budget;
+	size_t left = budget->most > budget->used ? budget->most - budget->used : 0;
 	size_t room = OUTPUT_STREAM_MAX - kept->length;
 
 	if (length == 0) {
@@ -72,11 +75,14 @@ void output_add(struct output *output, enum exec_stream stream, const void *data
 		add_tail(output, stream, data, length);
 		return;
 	}
+	room = room < left ? room : left;
 	if (length > room) {
 		output->truncated[index] = true;
 		length = room;
 	}
-	buffer_add(kept, data, length);
+	if (buffer_add(kept, data, length)) {
+		budget->used += length;
+	}
 }
 
 void output_each(const struct output *output,

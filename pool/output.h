@@ -21,16 +21,23 @@ struct output_piece {
 	size_t length;
 };
 
+/* What all captured commands together may keep. */
+struct output_budget {
+	size_t used, most;
+};
+
 struct output {
+	struct output_budget *budget;
 	bool whole;
 	struct buffer streams[2]; /* whole: stdout, stderr */
-	bool truncated[2];
+	bool truncated[2]; /* over its own cap, or that of all */
 	struct buffer tail; /* not whole: both, in `pieces` */
 	struct output_piece *pieces;
 	size_t piece_count, piece_room;
 };
 
-void output_init(struct output *output, bool whole);
+/* The budget outlives it. */
+void output_init(struct output *output, bool whole, struct output_budget *budget);
 void output_done(struct output *output);
 void output_add(struct output *output, enum exec_stream stream, const void *data, size_t length);
 /* Calls `fn` with what is kept, in order. */

@@ -289,7 +289,7 @@ static struct run *run_new(struct entry *entry, uint32_t id, char *const *argv, 
 	run->started_ms = clock_real_ms();
 	run->timeout = loop_timer_new(entry->manager->loop, on_timeout, run);
 	buffer_init(&run->stdin_pending, 0);
-	output_init(&run->output, capture);
+	output_init(&run->output, capture, &entry->manager->output);
 	run->next = entry->runs;
 	entry->runs = run;
 	return run;

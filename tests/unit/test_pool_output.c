@@ -4,6 +4,34 @@
 #include "pool/output.h"
 #include "pool/run.h"
 
+static struct output_budget plenty = {.most = SIZE_MAX};
+
+/* Commands that print much at the same time share what there is, and give it back at their end. */
+static void test_budget(void **state)
+{
+	struct output_budget budget = {.most = 100};
+	CLEANUP(free_p) char *block = xcalloc(1, 80);
+	struct output first, second, third;
+
+	(void)state;
+	output_init(&first, true, &budget);
+	output_init(&second, true, &budget);
+	output_add(&first, EXEC_STDOUT, block, 80);
+	output_add(&second, EXEC_STDERR, block, 80);
+	assert_int_equal(budget.used, 100);
+	assert_false(first.truncated[0]);
+	assert_true(second.truncated[1]);
+	assert_int_equal(second.streams[1].length, 20);
+	output_done(&first);
+	assert_int_equal(budget.used, 20);
+	output_init(&third, true, &budget);
+	output_add(&third, EXEC_STDOUT, block, 80);
+	assert_false(third.truncated[0]);
+	output_done(&second);
+	output_done(&third);
+	assert_int_equal(budget.used, 0);
+}
+
 static void test_whole(void **state)
 {
 	CLEANUP(free_p) char *block = xcalloc(1, OUTPUT_STREAM_MAX);
@@ -11,7 +39,7 @@ static void test_whole(void **state)
 	struct buffer text;
 
 	(void)state;
-	output_init(&output, true);
+	output_init(&output, true, &plenty);
 	output_add(&output, EXEC_STDOUT, "one ", 4);
 	output_add(&output, EXEC_STDERR, "err", 3);
 	output_add(&output, EXEC_STDOUT, "two", 3);
@@ -41,7 +69,7 @@ static void test_tail_order(void **state)
 	struct buffer text;
 
 	(void)state;
-	output_init(&output, false);
+	output_init(&output, false, &plenty);
 	output_add(&output, EXEC_STDOUT, "a", 1);
 	output_add(&output, EXEC_STDOUT, "b", 1);
 	output_add(&output, EXEC_STDERR, "c", 1);
@@ -63,7 +91,7 @@ static void test_tail_length(void **state)
 	unsigned random = 1;
 
 	(void)state;
-	output_init(&output, false);
+	output_init(&output, false, &plenty);
 	buffer_init(&all, 0);
 	while (total < 5 * OUTPUT_TAIL_MAX) {
 		enum exec_stream stream = random % 3 == 0 ? EXEC_STDERR : EXEC_STDOUT;
@@ -125,6 +153,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_whole),
+		cmocka_unit_test(test_budget),
 		cmocka_unit_test(test_tail_order),
 		cmocka_unit_test(test_tail_length),
 		cmocka_unit_test(test_env),
