@@ -321,6 +321,64 @@ static json_t *mode_cold(const struct options *options)
 	return result;
 }
 
+/* ---- standing still ---- */
+
+static double timed_post(struct http_client *client, const char *id, const char *verb)
+{
+	CLEANUP(free_p) char *path = xasprintf("/v1/sandboxes/%s/%s", id, verb);
+	double start = now_us();
+
+	if (http_call(client, "POST", path, "{}") != 200) {
+		fail_answer(client, verb);
+	}
+	return now_us() - start;
+}
+
+/* A claim to the end of its first command; then pause and resume, and a command that has to wake
+ * the sandbox beside one that has not. `warm` of the claims says how many were. */
+static json_t *mode_still(const struct options *options)
+{
+	struct http_client *client = xmalloc(sizeof(*client));
+	struct samples claim = {0}, first = {0}, pause = {0}, resume = {0}, asleep = {0},
+		       awake = {0};
+	json_t *result;
+
+	http_open(client, options->socket);
+	for (size_t i = 0; i < options->count; i++) {
+		double start = now_us(), then;
+		const char *id;
+
+		claim_one(client, options, &claim);
+		samples_add(&claim, now_us() - start);
+		id = claim.ids[i];
+		exec_true(client, id);
+		samples_add(&first, now_us() - start);
+		samples_add(&pause, timed_post(client, id, "pause"));
+		samples_add(&resume, timed_post(client, id, "resume"));
+		then = now_us();
+		exec_true(client, id);
+		samples_add(&awake, now_us() - then);
+		(void)timed_post(client, id, "pause");
+		then = now_us();
+		exec_true(client, id);
+		samples_add(&asleep, now_us() - then);
+	}
+	result = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "claim", samples_json(&claim),
+		"first_command", samples_json(&first), "pause", samples_json(&pause), "resume",
+		samples_json(&resume), "exec", samples_json(&awake), "exec_paused",
+		samples_json(&asleep));
+	release_all(options, &claim);
+	samples_done(&claim);
+	samples_done(&first);
+	samples_done(&pause);
+	samples_done(&resume);
+	samples_done(&asleep);
+	samples_done(&awake);
+	http_close(client);
+	free(client);
+	return result;
+}
+
 /* Any command of the host, for the rivals: from its start to its exit. */
 static json_t *mode_spawn(const struct options *options)
 {
@@ -340,8 +398,8 @@ static json_t *mode_spawn(const struct options *options)
 static const struct mode {
 	const char *name;
 	json_t *(*run)(const struct options *options);
-} modes[] = {
-	{"claim", mode_claim}, {"exec", mode_exec}, {"cold", mode_cold}, {"spawn", mode_spawn}};
+} modes[] = {{"claim", mode_claim}, {"exec", mode_exec}, {"cold", mode_cold}, {"still", mode_still},
+	{"spawn", mode_spawn}};
 
 static const struct option long_options[] = {{"socket", required_argument, NULL, 's'},
 	{"environment", required_argument, NULL, 'e'}, {"clients", required_argument, NULL, 'c'},
@@ -350,7 +408,7 @@ static const struct option long_options[] = {{"socket", required_argument, NULL,
 static int usage(void)
 {
 	fputs("usage: bench --socket PATH --environment NAME [--clients N] [--count N]\n"
-	      "             [--pace-us N] {claim|exec|cold}\n"
+	      "             [--pace-us N] {claim|exec|cold|still}\n"
 	      "       bench [--count N] spawn -- COMMAND...\n",
 		stderr);
 	return 2;
