@@ -35,6 +35,7 @@
 #define NAME_LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@._-"
 #define ACCOUNT_LETTERS NAME_LETTERS "$\\ "
 
+static const char *const page_out_words[] = {"auto", "always", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 
 static int check_account(const struct settings_input *in, const struct setting *row,
@@ -294,6 +295,22 @@ static const struct setting rows[] = {
 		.expects = "the name of a secret",
 		.fallback = "none",
 		.about = "the secret that push webhooks are signed with; none: they are refused"},
+	{.key = "page_out",
+		.type = SETTING_SWITCH,
+		FIELD(page_out_always),
+		.fallback = "auto",
+		.choices = page_out_words,
+		.about = "whether frozen sandboxes give their memory back; auto: where there is "
+			 "swap or "
+			 "zram"},
+	{.key = "page_out_after",
+		.type = SETTING_DURATION,
+		FIELD(page_out_after_ms),
+		.fallback = "10s",
+		.zero = true,
+		.lowest = 10,
+		.highest = YEAR,
+		.about = "when they have been frozen or paused this long; 0: never"},
 	{.key = "max_builds",
 		.type = SETTING_INT,
 		FIELD(max_builds),

@@ -38,6 +38,8 @@ struct config {
 	char *hook_listen; /* "address:port" where webhooks are taken; "none": only by the socket */
 	char *hook_secret; /* name of the secret that signs webhooks; "none": none are taken */
 	int64_t max_builds; /* at once, when hobd starts them */
+	bool page_out_always; /* else only where there is swap */
+	int64_t page_out_after_ms; /* what is frozen this long gives its memory back; 0: never */
 	int64_t freeze_after_ms; /* a ready sandbox is frozen; 0: never */
 	int64_t build_every_ms; /* default for environments that do not say */
 	int64_t body_bytes_max; /* of a JSON request; files are limited apart */

@@ -13,6 +13,7 @@
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
 #include "pool/meter.h"
+#include "pool/page_out.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
 #include "pool/services.h"
@@ -48,6 +49,7 @@ struct entry *entry_new(struct pool *pool, struct pool_image *image)
 	memcpy(entry->record.environment, pool->name, sizeof(entry->record.environment));
 	entry->timer = loop_timer_new(pool->manager->loop, entry_on_timer, entry);
 	entry->session_timer = loop_timer_new(pool->manager->loop, dormant_on_timer, entry);
+	entry->page_timer = loop_timer_new(pool->manager->loop, page_out_on_timer, entry);
 	entry->meter_timer = loop_timer_new(pool->manager->loop, meter_on_timer, entry);
 	entry->freeze_timer = loop_timer_new(pool->manager->loop, entry_on_freeze_timer, entry);
 	return entry;
@@ -63,6 +65,7 @@ void entry_free(struct entry *entry)
 	loop_timer_free(entry->timer);
 	loop_timer_free(entry->freeze_timer);
 	loop_timer_free(entry->meter_timer);
+	loop_timer_free(entry->page_timer);
 	loop_timer_free(entry->session_timer);
 	loop_source_free(entry->pidfd_source);
 	entry_services_drop(entry);

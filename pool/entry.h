@@ -66,6 +66,7 @@ struct entry {
 	struct loop_timer *timer; /* warming: time limit; claimed: deadline; releasing: retry */
 	struct loop_timer *freeze_timer; /* freeze.c's */
 	struct loop_timer *meter_timer; /* meter.c's */
+	struct loop_timer *page_timer; /* page_out.c's */
 	bool frozen; /* its cgroup was told so */
 	bool was_frozen; /* adopted: it is to be frozen again */
 	bool dozes; /* a look woke it, which is to leave no trace */

@@ -11,6 +11,7 @@
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
 #include "pool/meter.h"
+#include "pool/page_out.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
 #include "pool/services.h"
@@ -37,6 +38,7 @@ static void cgroup_write(struct entry *entry, bool frozen)
 	struct error err = ERROR_INIT;
 
 	entry->frozen = frozen;
+	page_out_later(entry);
 	entry_services_hold(entry, frozen);
 	(void)fault_point(frozen ? "sandbox.freeze" : "sandbox.thaw");
 	if (sandbox_freeze_now(manager->config, id, frozen, &err) == 0 ||

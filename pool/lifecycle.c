@@ -175,6 +175,7 @@ void entry_release(struct entry *entry, const char *reason)
 	}
 	loop_timer_stop(entry->timer);
 	loop_timer_stop(entry->freeze_timer);
+	loop_timer_stop(entry->page_timer);
 	entry->record.returns = entry->session_goes_on && entry->record.claimed_ms > 0 &&
 				entry->record.lifecycle != LIFECYCLE_EPHEMERAL;
 	entry->record.keep = is_kept(entry);

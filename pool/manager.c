@@ -12,6 +12,7 @@
 #include "pool/hints/hint.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
+#include "pool/page_out.h"
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
 #include "pool/services.h"
@@ -279,6 +280,7 @@ int manager_open(const struct config *config, struct loop *loop, struct launcher
 	manager->context = context;
 	manager->turn_timer = loop_timer_new(loop, on_turn, manager);
 	manager->retry_timer = loop_timer_new(loop, on_retry, manager);
+	manager->pages_out = page_out_is_worth(config);
 	builds_open(manager);
 	upkeep_open(manager);
 	status = open_parts(manager, err);

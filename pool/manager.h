@@ -93,6 +93,8 @@ struct manager {
 	struct output_budget output;
 	int sandboxes_fd; /* <run>/sandboxes */
 	struct usage_log *usage;
+	bool pages_out; /* see page_out.h */
+	bool paging; /* the launcher was asked to */
 	int snapshots_program; /* hob-snapshots, opened */
 	int64_t started_ms;
 	struct pool *pools;

@@ -338,6 +338,32 @@ int cgroup_freeze(const struct cgroups *cgroups, const char *id, bool frozen, st
 	return status < 0 ? error_sys(err, -status, "%s %s", frozen ? "freeze" : "thaw", id) : 0;
 }
 
+int cgroup_page_out(const struct cgroups *cgroups, const char *id, struct error *err)
+{
+	char path[CGROUP_PATH_SIZE], text[SMALL_FILE_SIZE] = "0";
+	int status = -EOPNOTSUPP;
+
+	for (size_t i = 0; i < cgroups->count && status == -EOPNOTSUPP; i++) {
+		const struct cgroup_hierarchy *h = &cgroups->hierarchies[i];
+
+		if ((h->controllers & CGROUP_MEMORY) == 0) {
+			continue;
+		}
+		if (h->v2) {
+			cgroup_path(cgroups, id, "memory.current", path);
+			(void)read_small(h->fd, path, text);
+			text[strcspn(text, "\n")] = '\0';
+		}
+		cgroup_path(cgroups, id, h->v2 ? "memory.reclaim" : "memory.force_empty", path);
+		status = write_text(h->fd, path, text);
+	}
+	/* Not all of it could be had. */
+	if (status == -EAGAIN || status == -EBUSY) {
+		return 0;
+	}
+	return status < 0 ? error_sys(err, -status, "page out %s", id) : 0;
+}
+
 /* v1: one pass of SIGKILL over what is frozen, so that nothing can fork away, then a thaw. */
 static int kill_v1(const struct cgroups *cgroups, const char *id, struct error *err)
 {

@@ -75,6 +75,8 @@ MUSTCHECK int cgroup_freezer_give(
 	const struct cgroups *cgroups, const char *id, uid_t uid, gid_t gid, struct error *err);
 MUSTCHECK int cgroup_freeze(
 	const struct cgroups *cgroups, const char *id, bool frozen, struct error *err);
+/* Writes out, or drops, what it can of the group's memory; waits for it. */
+MUSTCHECK int cgroup_page_out(const struct cgroups *cgroups, const char *id, struct error *err);
 /* SIGKILL to everything inside, frozen or not. A missing group is success. */
 MUSTCHECK int cgroup_kill(const struct cgroups *cgroups, const char *id, struct error *err);
 

@@ -87,6 +87,10 @@ void sandbox_create(struct launcher *launcher, const struct sandbox_spec *spec,
 	sandbox_created_fn *fn, void *context);
 void sandbox_freeze(struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context);
 void sandbox_thaw(struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context);
+/* Lets the system have the memory of one that is frozen; takes as long as the kernel needs for it.
+ */
+void sandbox_page_out(
+	struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context);
 /* Kills everything inside, waits until it is gone, removes the cgroups, and moves sandboxes/<id>
  * away to be deleted in the background (SANDBOX_SESSION). ERROR_BUSY: not gone yet, ask again.
  * Succeeds for a sandbox that does not exist. */

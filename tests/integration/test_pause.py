@@ -11,6 +11,7 @@ import pytest
 from hobtest import Failure, Hob, wait_for
 import leftovers
 
+LONG = pytest.mark.skipif(os.environ.get("HOB_TEST_LONG") != "1", reason="HOB_TEST_LONG=1 runs it")
 TICKS = "i=0; while :; do i=$((i+1)); echo $i > /tmp/ticks; sleep 0.05; done"
 
 
@@ -97,6 +98,7 @@ def test_frozen_ones_survive_hobd_and_are_frozen_again(quick):
     assert client.output(client.create("app")["id"], "cat hello.txt") == "hello\n"
 
 
+@LONG
 def test_a_burst_on_frozen_ones(quick):
     client = start(quick, 10)
     before = ready(client)
@@ -185,12 +187,12 @@ def test_time_limits_of_commands_stand_still(machine):
     results = []
 
     def run():
-        results.append(client.exec(sandbox, "sleep 1.2; echo ended", timeout_ms=4000))
+        results.append(client.exec(sandbox, "sleep 0.8; echo ended", timeout_ms=2500))
     worker = threading.Thread(target=run)
     worker.start()
     wait_for("it to run", lambda: client.get(f"/v1/sandboxes/{sandbox}/execs")["execs"])
     client.post(f"/v1/sandboxes/{sandbox}/pause")
-    time.sleep(4.5)
+    time.sleep(2.7)
     assert state(client, sandbox) == "paused" and not results
     client.post(f"/v1/sandboxes/{sandbox}/resume")
     worker.join()
@@ -209,6 +211,7 @@ def test_paused_by_idle_time_and_released_by_its_own_limit(machine):
     assert "reason=idle" in machine.log()
 
 
+@LONG
 def test_a_running_command_is_not_paused_by_idle_time(machine):
     client = start(machine, 1, lifecycle={"pause": "1s", "idle": "1h"})
     sandbox = client.create("app")["id"]
@@ -217,6 +220,7 @@ def test_a_running_command_is_not_paused_by_idle_time(machine):
     wait_for("it to be paused then", lambda: state(client, sandbox) == "paused", 10)
 
 
+@LONG
 def test_max_age_and_timeout_go_on(machine):
     client = start(machine, 1)
     sandbox = client.create("app", timeout_s=3)["id"]
@@ -272,7 +276,7 @@ def test_paused_stays_paused_over_a_kill(machine):
     assert client.get(f"/v1/sandboxes/{sandbox}/execs")["execs"][0]["exec"] == number
 
 
-@pytest.mark.parametrize("point", ["pause.recorded", "sandbox.freeze"])
+@pytest.mark.parametrize("point", ["pause.recorded", pytest.param("sandbox.freeze", marks=LONG)])
 def test_killed_while_pausing(machine, point):
     client = start(machine, 1)
     sandbox = client.create("app")["id"]
@@ -319,6 +323,7 @@ def test_killed_between_claim_and_thaw(quick):
     assert client.output(sandbox, "cat hello.txt") == "hello\n"
 
 
+@LONG
 def test_a_full_disk_leaves_it_as_it_was(machine):
     client = start(machine, 1)
     sandbox = client.create("app")["id"]
@@ -357,6 +362,7 @@ def test_a_fork_bomb_paused_and_released(machine):
     assert client.delete(sandbox)["state"] == "gone"
 
 
+@LONG
 def test_paused_in_the_middle_of_writing_to_disk(machine):
     """A process in the kernel, waiting for the disk, is frozen when it comes out, and nothing is lost."""
     client = start(machine, 1)
@@ -401,3 +407,35 @@ def test_nobody_inside_thaws_anything(machine):
     refused = client.exec(sandbox, "kill -CONT -1; kill -CONT 1; mount -t cgroup2 none /mnt")
     assert refused["exit_code"] != 0
     assert is_frozen(machine, other) and state(client, other) == "paused"
+
+
+def test_memory_of_paused_ones_is_given_back():
+    """Always, as there may be no swap here: then what it has cached of files is what goes."""
+    machine = Hob(page_out="always", page_out_after="100ms")
+    try:
+        client = start(machine, 1)
+        sandbox = client.create("app")["id"]
+        client.output(sandbox, "head -c 30000000 /dev/urandom > /workspace/big; sync; sha256sum big > sum")
+        before = client.get(f"/v1/sandboxes/{sandbox}")["usage"]["memory_bytes"]
+        assert before > 25_000_000
+        client.post(f"/v1/sandboxes/{sandbox}/pause")
+        wait_for("its memory to shrink", lambda: client.get(
+            f"/v1/sandboxes/{sandbox}")["usage"]["memory_bytes"] < before // 3)
+        assert state(client, sandbox) == "paused"
+        assert client.output(sandbox, "sha256sum -c sum") == "big: OK\n"
+    finally:
+        machine.close()
+
+
+def test_without_swap_nothing_is_asked():
+    with open("/proc/swaps", encoding="ascii") as file:
+        if len(file.readlines()) > 1:
+            pytest.skip("this machine has swap")
+    machine = Hob(page_out_after="20ms")
+    try:
+        client = start(machine, 1)
+        client.post(f"/v1/sandboxes/{client.create('app')['id']}/pause")
+        time.sleep(0.5)
+        assert "sandbox.paused" in machine.log() and "sandbox.page_out" not in machine.log()
+    finally:
+        machine.close()

@@ -13,6 +13,9 @@ import pytest
 from hobtest import Failure, wait_for
 
 
+LONG = pytest.mark.skipif(os.environ.get("HOB_TEST_LONG") != "1", reason="HOB_TEST_LONG=1 runs it")
+
+
 def start(machine, least=1, **lifecycle):
     repository = machine.repository("app")
     machine.environment("app", source={"url": repository.path}, pool={"min": least, "max": 6},
@@ -107,6 +110,7 @@ def test_dormant_over_kill_and_reboot_and_released_asleep(machine):
     machine.wait_ready("app", 1)
 
 
+@LONG
 def test_the_time_of_a_dormant_one_ends(machine):
     client = start(machine, type="hybrid", pause="500ms", idle="1s")
     sandbox = client.create("app", timeout_s=6)["id"]
@@ -115,6 +119,7 @@ def test_the_time_of_a_dormant_one_ends(machine):
     assert notes(machine) == []
 
 
+@LONG
 def test_woken_while_it_is_being_put_to_sleep(machine):
     client = start(machine, type="hybrid", pause="200ms", idle="1s")
     sandbox = client.create("app")["id"]
@@ -128,7 +133,8 @@ def test_woken_while_it_is_being_put_to_sleep(machine):
         assert text == f"{count}\n", "no line is lost, asleep or awake"
 
 
-@pytest.mark.parametrize("point", ["session.noted", "sandbox.destroy", "snapshot.made"])
+@pytest.mark.parametrize("point", ["session.noted", pytest.param("sandbox.destroy", marks=LONG),
+                                   pytest.param("snapshot.made", marks=LONG)])
 def test_killed_while_going_to_sleep(machine, point):
     client = start(machine, type="hybrid", pause="500ms", idle="1s")
     sandbox = client.create("app")["id"]
@@ -194,6 +200,7 @@ def test_ephemeral_ends_with_its_machine(machine):
     machine.wait_ready("app", 1)
 
 
+@LONG
 def test_stopping_hobd_for_good_keeps_sessions(machine):
     client = start(machine, type="long-running")
     sandbox = client.create("app")["id"]
@@ -205,6 +212,7 @@ def test_stopping_hobd_for_good_keeps_sessions(machine):
     assert client.output(sandbox, "cat /root/kept") == "kept\n"
 
 
+@LONG
 def test_over_the_limit_it_stays_asleep(machine):
     client = start(machine, 0, type="hybrid", pause="500ms", idle="1s")
     sandbox = client.create("app")["id"]

@@ -75,6 +75,7 @@ static void call_end(struct launcher_call *call, const struct launcher_reply *re
 		call->fn.copied(call->context, err == NULL ? &reply->copied : NULL, err);
 		break;
 	case LAUNCHER_KEEP:
+	case LAUNCHER_PAGE_OUT:
 	case LAUNCHER_FREEZE:
 	case LAUNCHER_THAW:
 	case LAUNCHER_DESTROY:
@@ -234,6 +235,7 @@ static size_t fds_wanted(const struct launcher_call *call)
 	case LAUNCHER_REMOVE:
 	case LAUNCHER_SNAPSHOT:
 	case LAUNCHER_KEEP:
+	case LAUNCHER_PAGE_OUT:
 	case LAUNCHER_OPS:
 		break;
 	}
@@ -436,6 +438,11 @@ void sandbox_thaw(struct launcher *launcher, const char *id, sandbox_done_fn *fn
 void sandbox_destroy(struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context)
 {
 	sandbox_ask(launcher, LAUNCHER_DESTROY, id, fn, context);
+}
+
+void sandbox_page_out(struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context)
+{
+	sandbox_ask(launcher, LAUNCHER_PAGE_OUT, id, fn, context);
 }
 
 void sandbox_seal(

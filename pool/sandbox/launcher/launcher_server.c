@@ -175,6 +175,9 @@ static void timed_step(struct server *server, struct pending *pending)
 	case LAUNCHER_DESTROY:
 		over = destroy_step(server, pending, &err);
 		break;
+	case LAUNCHER_PAGE_OUT:
+		page_out_end(pending, &err);
+		break;
 	case LAUNCHER_CREATE:
 	case LAUNCHER_SEAL:
 	case LAUNCHER_PREPARE:
@@ -275,6 +278,17 @@ static void snapshot_begin(
 	}
 }
 
+static void page_out_begin(
+	struct server *server, const struct launcher_request *request, int64_t started_us)
+{
+	struct pending *pending = pending_add(server, request, started_us);
+	struct error err = ERROR_INIT;
+
+	if (page_out_start(server, pending, &err) < 0) {
+		pending_reply(server, pending, &err);
+	}
+}
+
 static int tree_prepare(struct server *server, const struct launcher_request *request, int *ret_fd,
 	struct error *err)
 {
@@ -346,6 +360,9 @@ static void serve(struct server *server, const struct launcher_request *request,
 	case LAUNCHER_SNAPSHOT:
 		snapshot_begin(server, request, started_us);
 		break;
+	case LAUNCHER_PAGE_OUT:
+		page_out_begin(server, request, started_us);
+		break;
 	case LAUNCHER_SEAL:
 	case LAUNCHER_REMOVE:
 		job_begin(server, request, started_us);
@@ -412,7 +429,8 @@ static int64_t watch(const struct server *server, struct pollfd *pollfds)
 	for (size_t i = 0; i < SERVER_PENDING_MAX; i++) {
 		const struct pending *pending = &server->pending[i];
 		bool has_child = pending->request.op == LAUNCHER_CREATE ||
-				 pending->request.op == LAUNCHER_SNAPSHOT;
+				 pending->request.op == LAUNCHER_SNAPSHOT ||
+				 pending->request.op == LAUNCHER_PAGE_OUT;
 
 		pollfds[1 + WORKERS + i].fd = has_child ? pending->native.status_fd : -1;
 		if (pending->request.op != 0 && pending->next_us != 0 &&
@@ -458,7 +476,8 @@ static void attend_pending(struct server *server, const struct pollfd *pollfds)
 		if (pending->request.op == LAUNCHER_CREATE &&
 			pollfds[1 + WORKERS + i].revents != 0) {
 			create_end(server, pending);
-		} else if (pending->request.op == LAUNCHER_SNAPSHOT &&
+		} else if ((pending->request.op == LAUNCHER_SNAPSHOT ||
+				   pending->request.op == LAUNCHER_PAGE_OUT) &&
 			   pollfds[1 + WORKERS + i].revents != 0) {
 			timed_step(server, pending);
 		} else if (pending->request.op != 0 && pending->next_us != 0 &&

@@ -57,6 +57,9 @@ bool keep_step(struct server *server, struct pending *pending, struct error *err
 MUSTCHECK int copier_start(struct server *server, struct pending *pending, struct error *err);
 /* Its word, or its end; then it replies. True: it has ended. */
 bool copier_step(struct server *server, struct pending *pending);
+/* Starts the process that gives memory back; status_fd is readable at its end. */
+MUSTCHECK int page_out_start(struct server *server, struct pending *pending, struct error *err);
+void page_out_end(const struct pending *pending, struct error *err);
 /* Takes away whatever there is of a sandbox, waiting for at most a second. */
 void sandbox_end(struct server *server, const char *id);
 

@@ -23,6 +23,7 @@ enum launcher_op {
 	LAUNCHER_BUILD, /* name is the environment; reply: pid, pidfd */
 	LAUNCHER_SNAPSHOT, /* name, staging, previous; reply: copied */
 	LAUNCHER_KEEP, /* name, staging */
+	LAUNCHER_PAGE_OUT,
 	LAUNCHER_UPKEEP, /* reply: pid, pidfd */
 	LAUNCHER_OPS
 };
