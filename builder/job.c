@@ -399,6 +399,7 @@ static void report_end(struct job *job, int status, int64_t took_us, const struc
 
 static void job_done(struct job *job)
 {
+	step_secrets_done(&job->secrets);
 	range_done(&job->range);
 	fd_done(&job->log_fd);
 	fd_done(&job->lock_fd);

@@ -72,6 +72,9 @@ static struct digest *begin_key(const struct job *job, size_t index, const char 
 	add_text(digest, job->below_key);
 	add_text(digest, index > 0 ? job->steps[index - 1].key : "");
 	add_text(digest, step->run);
+	for (char *const *name = step->secrets; name != NULL && *name != NULL; name++) {
+		add_text(digest, *name);
+	}
 	add_text(digest, step->strict ? "strict" : "");
 	add_text(digest, step->incremental ? "incremental" : "");
 	add_text(digest, environment->build_network ? "network" : "");

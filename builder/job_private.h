@@ -2,6 +2,7 @@
 #ifndef HOB_BUILDER_JOB_PRIVATE_H
 #define HOB_BUILDER_JOB_PRIVATE_H
 
+#include "builder/credentials/step_secrets.h"
 #include "builder/git/git.h"
 #include "builder/job.h"
 #include "builder/machine.h"
@@ -68,6 +69,7 @@ struct job {
 	size_t layer_count;
 	size_t first_source, first_step; /* where in layers they begin */
 	struct range range;
+	struct step_secrets secrets; /* what its steps are given */
 	int64_t image_id;
 	int64_t published_us; /* monotonic; 0: not */
 	bool unchanged;

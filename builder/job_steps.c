@@ -48,6 +48,8 @@ static int run_step(struct job *job, const struct environment_step *step,
 		.run = step->run,
 		.timeout_ms = step->timeout_ms,
 		.network = job->environment->build_network,
+		.secrets = &job->secrets,
+		.secret_names = step->secrets,
 		.staging = staging_name(staging),
 		.layers = ground->layers,
 		.layer_count = ground->count};
@@ -251,6 +253,10 @@ static int make_step(struct job *job, size_t index, struct ground *ground, struc
 		status = 0;
 		whole = false;
 	}
+	if (status == 0) {
+		status =
+			step_secrets_search(&job->secrets, &job->range, staging_name(staging), err);
+	}
 	return status < 0 ? status : seal_step(job, index, whole, ground, staging, layer, err);
 }
 
@@ -319,6 +325,9 @@ int job_steps(struct job *job, struct error *err)
 {
 	int status = job->environment->step_count > 0 ? job_make_keys(job, err) : 0;
 
+	if (status == 0) {
+		status = step_secrets_read(job->machine, job->environment, &job->secrets, err);
+	}
 	job->first_step = job->layer_count;
 	for (size_t i = 0; status == 0 && i < job->environment->step_count; i++) {
 		status = step_layer(job, i, err);

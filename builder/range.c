@@ -86,6 +86,13 @@ static int make_userns(struct range *range, struct error *err)
 	return status < 0 ? status : range_prepare(range, staging_name(staging), err);
 }
 
+int range_open(struct range *range, struct error *err)
+{
+	int status = range_take(range, err);
+
+	return status == 0 && range->userns_fd < 0 ? make_userns(range, err) : status;
+}
+
 int range_usage(void *context, const char *name, struct tree_usage *ret_usage, struct error *err)
 {
 	struct range *range = context;
@@ -110,11 +117,9 @@ int range_usage(void *context, const char *name, struct tree_usage *ret_usage, s
 	if (range->lock_fd < 0) {
 		return io_tree_usage(fd, ".", ret_usage, err); /* all of it is hob's own */
 	}
-	if (range->userns_fd < 0) {
-		status = make_userns(range, err);
-		if (status < 0) {
-			return status;
-		}
+	status = range_open(range, err);
+	if (status < 0) {
+		return status;
 	}
 	task.tree_fd = fds[0] = fd;
 	fds[1] = range->userns_fd;

@@ -28,6 +28,8 @@ struct range {
 MUSTCHECK int range_take(struct range *range, struct error *err);
 /* The same, and makes staging/<staging>/tree owned by the range's first id. */
 MUSTCHECK int range_prepare(struct range *range, const char *staging, struct error *err);
+/* Has its user namespace at hand, in userns_fd. */
+MUSTCHECK int range_open(struct range *range, struct error *err);
 void range_done(struct range *range);
 
 /* In a child that kept userns_fd: becomes root of the range, without rights outside it. */

@@ -9,6 +9,7 @@
 #include "base/fault.h"
 #include "base/io.h"
 #include "base/memory.h"
+#include "builder/credentials/step_secrets.h"
 #include "builder/machine.h"
 #include "builder/range.h"
 #include "builder/report.h"
@@ -224,6 +225,13 @@ static int run_command(struct step *step, struct error *err)
 	}
 	if (!step->ready) {
 		return error_set(err, ERROR_UNAVAILABLE, "its sandbox died at its start");
+	}
+	if (step->spec->secrets != NULL) {
+		status = step_secrets_put(step->machine, step->spec->secrets,
+			step->spec->secret_names, step->client, &step->closed, err);
+		if (status < 0) {
+			return status;
+		}
 	}
 	if (step->spec->services) {
 		status = step_services_start(step->machine, environment, step->client,

@@ -12,6 +12,7 @@ struct environment;
 struct layer;
 struct machine;
 struct range;
+struct step_secrets;
 
 #define STEP_TAIL_SIZE 640 /* of the last output, for the message: it must fit an error */
 
@@ -22,6 +23,8 @@ struct step_spec {
 	int64_t timeout_ms; /* 0: the build's only */
 	bool network;
 	bool services; /* the environment's run beside it, and prime has run before it */
+	const struct step_secrets *secrets; /* NULL: none */
+	char *const *secret_names; /* of those, for this step; NULL: none */
 	const char *staging; /* takes what it writes */
 	const struct layer *layers;
 	size_t layer_count;

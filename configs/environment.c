@@ -134,6 +134,10 @@ static void fingerprint_set(struct environment *environment)
 	for (size_t i = 0; i < environment->step_count; i++) {
 		fingerprint_add(digest, environment->steps[i].name);
 		fingerprint_add(digest, environment->steps[i].run);
+		for (char *const *name = environment->steps[i].secrets;
+			name != NULL && *name != NULL; name++) {
+			fingerprint_add(digest, *name);
+		}
 		fingerprint_add(digest, environment->steps[i].allow_failure ? "may fail" : NULL);
 		step_inputs_add(digest, &environment->steps[i]);
 	}
@@ -228,6 +232,7 @@ void environment_free(struct environment *environment)
 	for (size_t i = 0; i < environment->step_count; i++) {
 		free(environment->steps[i].name);
 		free(environment->steps[i].run);
+		strv_free(environment->steps[i].secrets);
 		strv_free(environment->steps[i].inputs);
 	}
 	environment_services_free(environment);

@@ -36,6 +36,7 @@ struct environment_step {
 	char *name; /* unique in the environment; name_is_valid */
 	char *run; /* given to /bin/sh -c */
 	char **inputs; /* patterns of what it reads of the sources (glob.h); NULL: all of them */
+	char **secrets; /* names of those that are in /run/secrets while it runs; NULL: none */
 	bool strict; /* it sees nothing of the sources but its inputs */
 	bool incremental; /* starts from its previous result */
 	bool allow_failure;

@@ -23,6 +23,8 @@ setting_check_fn check_zone;
 /* `inputs` of a step: patterns that name nothing outside the sources. */
 setting_read_fn inputs_read;
 setting_write_fn inputs_write;
+/* `secrets` of a step: a list of names. */
+setting_read_fn secrets_read;
 /* `env` to a sorted list of KEY=value; and back. */
 setting_read_fn env_read;
 setting_write_fn env_write;

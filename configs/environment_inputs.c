@@ -1,7 +1,9 @@
-/* `inputs` of a step: a list of patterns, in their order, because the last that matches decides. */
+/* Lists of texts in a step: `inputs`, patterns whose order counts because the last that matches
+ * decides, and `secrets`, names. */
 #include "configs/environment_checks.h"
 
 #include "base/glob.h"
+#include "base/io.h"
 #include "base/memory.h"
 #include "configs/environment.h"
 
@@ -67,4 +69,30 @@ void inputs_write(const struct setting *row, const void *target, int indent, str
 		yaml_write_quoted(out, inputs[i]);
 	}
 	buffer_add_str(out, "]\n");
+}
+
+#define SECRETS_MAX 16
+
+int secrets_read(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, void *target, struct error *err)
+{
+	char ***names = (char ***)(void *)((char *)target + row->offset);
+	char found[96];
+
+	if (node->kind != YAML_LIST || node->count > SECRETS_MAX) {
+		yaml_describe(node, found, sizeof(found));
+		return setting_refuse(in, row, node, err, "expects %s, %d at the most, not %s",
+			row->expects, SECRETS_MAX, found);
+	}
+	for (size_t i = 0; i < node->count; i++) {
+		const struct yaml_node *item = &node->items[i];
+
+		if (item->kind != YAML_TEXT || !name_is_valid(item->text)) {
+			yaml_describe(item, found, sizeof(found));
+			return setting_refuse(
+				in, row, item, err, "expects names of secrets, not %s", found);
+		}
+		strv_add(names, item->text);
+	}
+	return 0;
 }

@@ -165,3 +165,44 @@ def test_ssh_key(machine, kind):
     machine.start()
     made = machine.client.create("app")
     assert machine.client.output(made["id"], "cat hello.txt") == "over ssh\n"
+
+
+def test_a_steps_secret_is_there_and_stays_out_of_the_image(machine):
+    secret(machine, "npm-token", TOKEN + "\n")
+    use = "test $(cat /run/secrets/npm-token) = " + TOKEN[:6] + "${REST} && echo used > /tmp/used"
+    machine.environment("app", workdir="/tmp", env={"REST": TOKEN[6:]}, steps=[
+        {"name": "before", "run": "ls /run/secrets 2>&1 | wc -l > /tmp/before; true"},
+        {"name": "use", "run": use, "secrets": ["npm-token"]}])
+    machine.build("app")
+    assert shows(machine, TOKEN) == []
+    machine.start()
+    made = machine.client.create("app")
+    assert machine.client.output(made["id"], "cat used; ls -A /run") == "used\n"
+
+
+@pytest.mark.parametrize("leak", [
+    "cp /run/secrets/npm-token /tmp/kept", "base64 /run/secrets/npm-token > /tmp/kept",
+    "printf 'user:%s' $(cat /run/secrets/npm-token) | base64 > /tmp/kept",
+    "head -c 1048570 /dev/zero > /tmp/kept; cat /run/secrets/npm-token >> /tmp/kept",
+    "ln -s $(cat /run/secrets/npm-token) /tmp/kept", "touch /tmp/kept-$(cat /run/secrets/npm-token)",
+    "mkdir -m 0 /tmp/kept && cp /run/secrets/npm-token /tmp/kept/file && chmod 0 /tmp/kept/file"])
+def test_a_layer_with_a_secret_is_refused(machine, leak):
+    secret(machine, "npm-token", TOKEN + "\n")
+    machine.environment("app", workdir="/tmp")
+    machine.build("app")
+    machine.environment("app", workdir="/tmp", steps=[
+        {"name": "leak", "run": leak, "secrets": ["npm-token"]}])
+    done = machine.hob_build("app")
+    assert done.returncode != 0
+    assert 'it left secret "npm-token" in /tmp/kept' in done.stderr
+    assert os.readlink(f"{machine.store}/heads/app") == "img-1"
+    assert [name for name in shows(machine, TOKEN) if "layers" in name or "staging" in name] == []
+
+
+def test_a_step_without_its_secret(machine):
+    machine.environment("app", steps=[{"name": "use", "run": "true", "secrets": ["none-such"]}])
+    done = machine.hob_build("app")
+    assert done.returncode == 3 and 'no secret "none-such"' in done.stderr
+    secret(machine, "none-such", "short")
+    done = machine.hob_build("app")
+    assert done.returncode == 2 and "shorter than" in done.stderr

@@ -5,6 +5,7 @@
 #include "base/base64.h"
 #include "builder/credentials/credential.h"
 #include "builder/credentials/github_app.h"
+#include "builder/credentials/step_secrets.h"
 
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -87,11 +88,36 @@ static void test_only_a_plain_rsa_key_signs(void **state)
 	EVP_PKEY_free(curve);
 }
 
+/* Whatever stands before and after it, and however base64 cuts it. */
+static void test_a_secret_is_found_in_base64(void **state)
+{
+	struct secret secret = {.text = (char[]){"tok_5f0c9a1b7e"}, .length = 14};
+
+	(void)state;
+	for (size_t before = 0; before < 7; before++) {
+		for (size_t after = 0; after < 4; after++) {
+			CLEANUP(free_p)
+			char *plain = xasprintf("%.*s%s%.*s", (int)before, "{\"a\":\"x",
+				secret.text, (int)after, "\"}\n");
+			CLEANUP(free_p) char *coded = base64_encode(plain, strlen(plain));
+
+			assert_true(step_secret_is_in(&secret, plain, strlen(plain)));
+			assert_true(step_secret_is_in(&secret, coded, strlen(coded)));
+			plain[before + 5] ^= 1;
+			free(coded);
+			coded = base64_encode(plain, strlen(plain));
+			assert_false(step_secret_is_in(&secret, plain, strlen(plain)));
+			assert_false(step_secret_is_in(&secret, coded, strlen(coded)));
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_known_hosts),
 		cmocka_unit_test(test_only_a_plain_rsa_key_signs),
+		cmocka_unit_test(test_a_secret_is_found_in_base64),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
