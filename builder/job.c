@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <xxhash.h>
 
 int job_fault(const char *name, struct error *err)
 {
@@ -440,6 +441,7 @@ int job_run(struct machine *machine, const struct environment *environment,
 		.lock_fd = -1,
 		.log_fd = -1,
 		.range = RANGE_INIT(machine)};
+	job->range.preference = (uint32_t)XXH3_64bits(environment->name, strlen(environment->name));
 	machine->deadline_ms = environment->build_timeout_ms > 0
 				       ? clock_mono_ms() + environment->build_timeout_ms
 				       : 0;

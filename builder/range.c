@@ -23,7 +23,8 @@ int range_take(struct range *range, struct error *err)
 	if (range->lock_fd >= 0) {
 		return 0;
 	}
-	status = build_slot_take(range->machine->config, &range->slot, &range->lock_fd, err);
+	status = build_slot_take(
+		range->machine->config, range->preference, &range->slot, &range->lock_fd, err);
 	if (status < 0) {
 		return error_wrap(err, "take a range of ids for this build");
 	}

@@ -17,6 +17,7 @@ struct machine;
 struct range {
 	struct machine *machine;
 	int lock_fd; /* -1: not taken */
+	uint32_t preference; /* for a slot */
 	uint32_t slot;
 	int64_t first; /* id on the host that is 0 inside */
 	int userns_fd; /* -1: not made */

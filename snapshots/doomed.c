@@ -139,3 +139,27 @@ int doomed_trash(
 	}
 	return status;
 }
+
+int doomed_remove(struct store *store, const char *prefix, int64_t id, doomed_rows_fn *rows,
+	uint64_t *ret_freed, struct error *err)
+{
+	CLEANUP(doomed_done) struct doomed doomed = {0};
+	uint64_t freed = 0;
+	int status = rows(store, id, &doomed, err);
+
+	if (status == -ERROR_NO_SPACE && ballast_release(store->fd)) {
+		doomed_done(&doomed);
+		status = rows(store, id, &doomed, err);
+	}
+	if (status < 0) {
+		return error_wrap(err, "remove %s-%lld", prefix, (long long)id);
+	}
+	if (doomed_trash(store, &doomed, &freed, err) < 0) {
+		error_wrap(err, "%s-%lld is removed, but not all of its layers could be deleted",
+			prefix, (long long)id);
+		return error_hint(err, "hob-snapshots recover tries again");
+	}
+	ballast_make(store->fd);
+	*ret_freed = freed;
+	return 0;
+}

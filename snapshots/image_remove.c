@@ -143,25 +143,7 @@ static int remove_rows(struct store *store, int64_t id, struct doomed *doomed, s
 
 int image_remove(struct store *store, int64_t id, uint64_t *ret_freed, struct error *err)
 {
-	CLEANUP(doomed_done) struct doomed doomed = {0};
-	uint64_t freed = 0;
-	int status = remove_rows(store, id, &doomed, err);
-
-	if (status == -ERROR_NO_SPACE && ballast_release(store->fd)) {
-		doomed_done(&doomed);
-		status = remove_rows(store, id, &doomed, err);
-	}
-	if (status < 0) {
-		return error_wrap(err, "remove img-%lld", (long long)id);
-	}
-	if (doomed_trash(store, &doomed, &freed, err) < 0) {
-		error_wrap(err, "img-%lld is removed, but not all of its layers could be deleted",
-			(long long)id);
-		return error_hint(err, "hob-snapshots recover tries again");
-	}
-	ballast_make(store->fd);
-	*ret_freed = freed;
-	return 0;
+	return doomed_remove(store, "img", id, remove_rows, ret_freed, err);
 }
 
 static int remove_stale_kept(struct store *store, uint64_t *freed, struct error *err)

@@ -33,14 +33,14 @@ int image_unlease(struct store *store, int64_t id, const char *holder, struct er
 	return query_run(&query, NULL, err);
 }
 
-static int list_leases(struct store *store, const char *holder, int64_t **ret_ids,
+static int list_leases(struct store *store, const char *sql, const char *holder, int64_t **ret_ids,
 	size_t *ret_count, struct error *err)
 {
 	CLEANUP(query_done) struct query query = {0};
 	size_t room = 0;
 	int row;
 
-	query_init(&query, store->db, "SELECT image_id FROM leases WHERE holder = ?");
+	query_init(&query, store->db, sql);
 	query_bind_text(&query, holder);
 	while ((row = query_row(&query, err)) > 0) {
 		*array_add(ret_ids, ret_count, &room) = query_int(&query, 0);
@@ -58,8 +58,8 @@ static bool contains(const int64_t *ids, size_t count, int64_t id)
 	return false;
 }
 
-int image_leases_keep(struct store *store, const char *holder, const int64_t *ids, size_t count,
-	struct error *err)
+int leases_keep(struct store *store, const char *list_sql, lease_end_fn *end, const char *holder,
+	const int64_t *ids, size_t count, struct error *err)
 {
 	CLEANUP(transaction_done) struct transaction transaction = {NULL};
 	CLEANUP(free_p) int64_t *leased = NULL;
@@ -67,12 +67,19 @@ int image_leases_keep(struct store *store, const char *holder, const int64_t *id
 	int status = transaction_begin(&transaction, store->db, TRANSACTION_WRITE, err);
 
 	if (status == 0) {
-		status = list_leases(store, holder, &leased, &leased_count, err);
+		status = list_leases(store, list_sql, holder, &leased, &leased_count, err);
 	}
 	for (size_t i = 0; status == 0 && i < leased_count; i++) {
 		if (!contains(ids, count, leased[i])) {
-			status = image_unlease(store, leased[i], holder, err);
+			status = end(store, leased[i], holder, err);
 		}
 	}
 	return status < 0 ? status : transaction_commit(&transaction, err);
+}
+
+int image_leases_keep(struct store *store, const char *holder, const int64_t *ids, size_t count,
+	struct error *err)
+{
+	return leases_keep(store, "SELECT image_id FROM leases WHERE holder = ?", image_unlease,
+		holder, ids, count, err);
 }

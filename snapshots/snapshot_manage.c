@@ -100,25 +100,7 @@ static int remove_rows(struct store *store, int64_t id, struct doomed *doomed, s
 
 int snapshot_remove(struct store *store, int64_t id, uint64_t *ret_freed, struct error *err)
 {
-	CLEANUP(doomed_done) struct doomed doomed = {0};
-	uint64_t freed = 0;
-	int status = remove_rows(store, id, &doomed, err);
-
-	if (status == -ERROR_NO_SPACE && ballast_release(store->fd)) {
-		doomed_done(&doomed);
-		status = remove_rows(store, id, &doomed, err);
-	}
-	if (status < 0) {
-		return error_wrap(err, "remove snap-%lld", (long long)id);
-	}
-	if (doomed_trash(store, &doomed, &freed, err) < 0) {
-		error_wrap(err, "snap-%lld is removed, but not all of its layers could be deleted",
-			(long long)id);
-		return error_hint(err, "hob-snapshots recover tries again");
-	}
-	ballast_make(store->fd);
-	*ret_freed = freed;
-	return 0;
+	return doomed_remove(store, "snap", id, remove_rows, ret_freed, err);
 }
 
 /* ---- pins and tags ---- */
@@ -250,46 +232,9 @@ int snapshot_unlease(struct store *store, int64_t id, const char *holder, struct
 	return query_run_relaxed(&query, NULL, err);
 }
 
-static int list_leases(struct store *store, const char *holder, int64_t **ret_ids,
-	size_t *ret_count, struct error *err)
-{
-	CLEANUP(query_done) struct query query = {0};
-	size_t room = 0;
-	int row;
-
-	query_init(&query, store->db, "SELECT snapshot_id FROM snapshot_leases WHERE holder = ?");
-	query_bind_text(&query, holder);
-	while ((row = query_row(&query, err)) > 0) {
-		*array_add(ret_ids, ret_count, &room) = query_int(&query, 0);
-	}
-	return row;
-}
-
-static bool contains(const int64_t *ids, size_t count, int64_t id)
-{
-	for (size_t i = 0; i < count; i++) {
-		if (ids[i] == id) {
-			return true;
-		}
-	}
-	return false;
-}
-
 int snapshot_leases_keep(struct store *store, const char *holder, const int64_t *ids, size_t count,
 	struct error *err)
 {
-	CLEANUP(transaction_done) struct transaction transaction = {NULL};
-	CLEANUP(free_p) int64_t *leased = NULL;
-	size_t leased_count = 0;
-	int status = transaction_begin(&transaction, store->db, TRANSACTION_WRITE, err);
-
-	if (status == 0) {
-		status = list_leases(store, holder, &leased, &leased_count, err);
-	}
-	for (size_t i = 0; status == 0 && i < leased_count; i++) {
-		if (!contains(ids, count, leased[i])) {
-			status = snapshot_unlease(store, leased[i], holder, err);
-		}
-	}
-	return status < 0 ? status : transaction_commit(&transaction, err);
+	return leases_keep(store, "SELECT snapshot_id FROM snapshot_leases WHERE holder = ?",
+		snapshot_unlease, holder, ids, count, err);
 }

@@ -133,6 +133,18 @@ MUSTCHECK int doomed_delete_rows(
 MUSTCHECK int doomed_trash(
 	struct store *store, const struct doomed *doomed, uint64_t *freed, struct error *err);
 
+/* The whole of a removal: `rows` deletes what is named and dooms its layers, in one transaction;
+ * they go after it. On a full disk once more without the ballast. */
+typedef int doomed_rows_fn(
+	struct store *store, int64_t id, struct doomed *doomed, struct error *err);
+MUSTCHECK int doomed_remove(struct store *store, const char *prefix, int64_t id,
+	doomed_rows_fn *rows, uint64_t *ret_freed, struct error *err);
+
+/* Ends all leases of a holder, which a query with its name lists, but those on the given ids. */
+typedef int lease_end_fn(struct store *store, int64_t id, const char *holder, struct error *err);
+MUSTCHECK int leases_keep(struct store *store, const char *list_sql, lease_end_fn *end,
+	const char *holder, const int64_t *ids, size_t count, struct error *err);
+
 /* One statement with one number. */
 MUSTCHECK int store_run_id(
 	struct store *store, const char *sql, int64_t id, int64_t *ret_changed, struct error *err);

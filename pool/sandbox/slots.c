@@ -108,8 +108,8 @@ static int slot_lock(int folder_fd, uint32_t number, int *ret_fd, struct error *
 	return 0;
 }
 
-int build_slot_take(
-	const struct config *config, uint32_t *ret_slot, int *ret_lock_fd, struct error *err)
+int build_slot_take(const struct config *config, uint32_t preference, uint32_t *ret_slot,
+	int *ret_lock_fd, struct error *err)
 {
 	CLEANUP(free_p) char *path = xasprintf("%s/slots", config->run);
 	CLEANUP(close_p) int folder = -1;
@@ -127,10 +127,11 @@ int build_slot_take(
 		return folder;
 	}
 	for (uint32_t i = 0; i < BUILD_SLOTS; i++) {
-		int status = slot_lock(folder, i, ret_lock_fd, err);
+		uint32_t number = (preference % BUILD_SLOTS + i) % BUILD_SLOTS;
+		int status = slot_lock(folder, number, ret_lock_fd, err);
 
 		if (status == 0) {
-			*ret_slot = slots - BUILD_SLOTS + i;
+			*ret_slot = slots - BUILD_SLOTS + number;
 			return 0;
 		}
 		if (status != -ERROR_BUSY) {

@@ -26,8 +26,10 @@ MUSTCHECK int slot_take(struct slot_set *set, uint32_t *ret_slot, struct error *
 bool slot_take_this(struct slot_set *set, uint32_t slot);
 void slot_give_back(struct slot_set *set, uint32_t slot);
 
-/* A build slot: held until the descriptor closes. ERROR_BUSY when all are taken. */
-MUSTCHECK int build_slot_take(
-	const struct config *config, uint32_t *ret_slot, int *ret_lock_fd, struct error *err);
+/* A build slot: held until the descriptor closes. ERROR_BUSY when all are taken. The one that
+ * `preference`, any number, leads to is tried first: layers of successive builds with the same
+ * preference have, as a rule, the same owners on disk, and can share files by links. */
+MUSTCHECK int build_slot_take(const struct config *config, uint32_t preference, uint32_t *ret_slot,
+	int *ret_lock_fd, struct error *err);
 
 #endif
