@@ -32,13 +32,57 @@ struct level {
 	unsigned reads;
 };
 
+/* Open addressing; `room` is a power of two, 0 is no inode. */
+struct inode_set {
+	ino_t *slots;
+	size_t count, room;
+};
+
 struct walk {
 	struct level *levels;
 	size_t count, room;
 	size_t first_open; /* levels before it are closed */
 	uint64_t mount; /* id of the mount that it may not leave */
 	bool removing;
+	struct inode_set seen; /* files with several names, when adding up */
 };
+
+static ino_t *inode_slot(ino_t *slots, size_t room, ino_t inode)
+{
+	size_t at = (size_t)(inode * 0x9e3779b97f4a7c15ULL >> 20) & (room - 1);
+
+	while (slots[at] != 0 && slots[at] != inode) {
+		at = (at + 1) & (room - 1);
+	}
+	return &slots[at];
+}
+
+/* False when it is there already. */
+static bool inode_add(struct inode_set *set, ino_t inode)
+{
+	ino_t *slot;
+
+	if (set->count * 2 >= set->room) {
+		size_t room = set->room > 0 ? set->room * 2 : 256;
+		ino_t *slots = xcalloc(room, sizeof(*slots));
+
+		for (size_t i = 0; i < set->room; i++) {
+			if (set->slots[i] != 0) {
+				*inode_slot(slots, room, set->slots[i]) = set->slots[i];
+			}
+		}
+		free(set->slots);
+		set->slots = slots;
+		set->room = room;
+	}
+	slot = inode_slot(set->slots, set->room, inode);
+	if (*slot != 0) {
+		return false;
+	}
+	*slot = inode;
+	set->count++;
+	return true;
+}
 
 /* A bind mount of the same file system has the same device number, but never the same mount id. */
 static int identify(int fd, const char *name, uint64_t *ret_mount, dev_t *ret_device,
@@ -86,6 +130,7 @@ static void walk_done(struct walk *walk)
 		level_done(&walk->levels[i]);
 	}
 	free(walk->levels);
+	free(walk->seen.slots);
 }
 
 static struct level *walk_top(const struct walk *walk)
@@ -330,11 +375,10 @@ static int count_entry(
 		return errno == ENOENT ? 0 : error_sys(err, errno, "stat %s", name);
 	}
 	usage->files++;
-	/* A hard link counts its share, so that all links of a file add up to one. */
-	usage->stored +=
-		(uint64_t)found.st_blocks * 512 / (S_ISDIR(found.st_mode) ? 1 : found.st_nlink);
-	if (S_ISREG(found.st_mode)) {
-		usage->bytes += (uint64_t)found.st_size / found.st_nlink;
+	/* Of a file with several names the first counts, wherever the others are. */
+	if (S_ISDIR(found.st_mode) || found.st_nlink < 2 || inode_add(&walk->seen, found.st_ino)) {
+		usage->stored += (uint64_t)found.st_blocks * 512;
+		usage->bytes += S_ISREG(found.st_mode) ? (uint64_t)found.st_size : 0;
 	}
 	if (!S_ISDIR(found.st_mode)) {
 		return 0;

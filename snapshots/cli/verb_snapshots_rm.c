@@ -64,7 +64,7 @@ static uint64_t freed_together(const struct removal *removal)
 					seen = seen || (same && k < i);
 				}
 			}
-			bytes += !seen && uses == layer->refs ? layer->stored : 0;
+			bytes += !seen && uses == layer->refs ? layer->stored - layer->shared : 0;
 		}
 	}
 	return bytes;

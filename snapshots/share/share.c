@@ -175,6 +175,21 @@ static int hold_layer(
 	return status;
 }
 
+int share_still_free(struct store *store, int64_t id, int layer_fd, struct error *err)
+{
+	bool leased = false, alone = flock(layer_fd, LOCK_EX | LOCK_NB) == 0;
+	int status;
+
+	/* A lock that cannot be made exclusive may be lost by the attempt. */
+	if (flock(layer_fd, LOCK_SH | LOCK_NB) < 0) {
+		return error_set(err, ERROR_BUSY, "layer %lld is being removed", (long long)id);
+	}
+	status = is_leased(store, id, &leased, err);
+	return status == 0 && (leased || !alone)
+		       ? error_set(err, ERROR_BUSY, "layer %lld is in use", (long long)id)
+		       : status;
+}
+
 static void pair_done(struct share_pair *pair)
 {
 	fd_done(&pair->old_fd);
@@ -260,7 +275,15 @@ static int share_pair(struct store *store, const struct layer *layer, int64_t be
 		result->waiting++;
 		return 0;
 	}
-	return status < 0 ? status : share_locked(store, &pair, events, result, err);
+	if (status == 0) {
+		status = share_locked(store, &pair, events, result, err);
+	}
+	if (status == -ERROR_BUSY) {
+		*err = ERROR_INIT;
+		result->waiting++; /* somebody has come meanwhile */
+		return 0;
+	}
+	return status;
 }
 
 /* ---- all of them ---- */

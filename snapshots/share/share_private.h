@@ -20,6 +20,10 @@ struct share_counts {
 	uint64_t saved; /* of those made one in this run */
 };
 
+/* Right before names are replaced, with the times of folders written down, so that whoever comes
+ * now waits: is nobody else on the layer, who came meanwhile? ERROR_BUSY. Keeps the lock. */
+MUSTCHECK int share_still_free(struct store *store, int64_t id, int layer_fd, struct error *err);
+
 /* Compares the trees of a pair. ERROR_CANCELLED: stopped. */
 MUSTCHECK int share_trees(struct store *store, const struct share_pair *pair,
 	enum share_method method, const struct share_events *events,

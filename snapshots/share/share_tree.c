@@ -394,6 +394,14 @@ static int prepare_links(struct sharing *sharing, struct both *root, struct erro
 	if (status == 0 && sharing->old_times.text.length > 0) {
 		status = restamp_begin(&sharing->old_times, sharing->pair->old_fd, err);
 	}
+	if (status == 0 && sharing->new_times.fd >= 0) {
+		status = share_still_free(
+			sharing->store, sharing->pair->new.id, sharing->pair->new_fd, err);
+	}
+	if (status == 0 && sharing->old_times.fd >= 0) {
+		status = share_still_free(
+			sharing->store, sharing->pair->old.id, sharing->pair->old_fd, err);
+	}
 	return status == 0 ? staging_new(sharing->store, &sharing->staging, err) : status;
 }
 

@@ -1,6 +1,7 @@
 /* Layers as one tree. A folder is opened in every layer that has it, from the top down, until one
  * hides the rest; its entries are those of all of them, the first of a name counting. */
 #include "snapshots/tree/tree_walk.h"
+#include "snapshots/share/share.h"
 #include "snapshots/store_private.h"
 
 #include "base/io.h"
@@ -61,6 +62,14 @@ int tree_view_open(struct store *store, const struct layer *layers, size_t count
 			return error_wrap(err, "read layer %s", name);
 		}
 		view->count++;
+		/* Who may not put a folder's time back does not need it either. */
+		status = share_settle(view->locks[i], err);
+		if (status < 0 && status != -ERROR_DENIED) {
+			return error_wrap(err, "read layer %s", name);
+		}
+		if (status < 0) {
+			*err = ERROR_INIT;
+		}
 	}
 	*ret_view = steal_ptr(view);
 	return 0;
