@@ -44,10 +44,11 @@ endif
 ALL_CPPFLAGS = -D_GNU_SOURCE -I. -I$(B) $(PKG_CFLAGS) $(CPPFLAGS)
 ALL_CFLAGS   = -std=gnu11 $(OPT_$(FLAVOR)) $(WARN) -ffunction-sections -fdata-sections $(CFLAGS)
 ALL_LDFLAGS  = $(LINK_$(FLAVOR)) -Wl,--gc-sections -Wl,--as-needed $(LDFLAGS)
-ALL_LDLIBS   = $(PKG_LIBS) -lwslay -lpthread $(LDLIBS)
+ALL_LDLIBS   = $(PKG_LIBS) -lwslay -lpthread -lm $(LDLIBS)
 
 # ---- rooms: one archive each, folders within included; a program is its main file and the rooms below it ----
-mains    := pool/cli/hob.c pool/hobd.c builder/hob-build.c snapshots/cli/hob-snapshots.c
+mains    := pool/cli/hob.c pool/hobd.c builder/hob-build.c snapshots/cli/hob-snapshots.c \
+	pool/simulate/hob-simulate.c pool/simulate/plot.c
 room      = $(filter-out $(mains),$(wildcard $(1)/*.c $(1)/*/*.c))
 objects   = $(patsubst %.c,$(B)/%.o,$(1))
 ROOMS    := base configs snapshots pool/sandbox builder pool tests/lib
@@ -58,9 +59,9 @@ SRC_pool/sandbox := $(filter-out pool/sandbox/seccomp_generate.c pool/sandbox/in
 SRC_builder   := $(call room,builder)
 SRC_pool      := $(filter-out pool/sandbox/%,$(call room,pool) $(wildcard pool/*/*/*.c))
 SRC_tests/lib := $(filter-out tests/lib/fuzz_replay.c,$(call room,tests/lib))
-PROGRAMS := $(addprefix $(B)/,hob hobd hob-build hob-snapshots hob-init)
+PROGRAMS := $(addprefix $(B)/,hob hobd hob-build hob-snapshots hob-simulate hob-init)
 
-all: $(PROGRAMS) ## builds the five programs into build/release
+all: $(PROGRAMS) ## builds the six programs into build/release
 
 define archive
 $(B)/lib/$(subst /,-,$(1)).a: $$(call objects,$$(SRC_$(1)))
@@ -75,7 +76,9 @@ $(B)/hob:           $(B)/pool/cli/hob.o $(call lib,pool pool/sandbox snapshots c
 $(B)/hobd:          $(B)/pool/hobd.o $(call lib,pool pool/sandbox snapshots configs base)
 $(B)/hob-build:     $(B)/builder/hob-build.o $(call lib,builder pool/sandbox snapshots configs base)
 $(B)/hob-snapshots: $(B)/snapshots/cli/hob-snapshots.o $(call lib,snapshots configs base)
-$(B)/hob $(B)/hobd $(B)/hob-build $(B)/hob-snapshots:
+$(B)/hob-simulate:  $(addprefix $(B)/pool/simulate/,hob-simulate.o plot.o) $(call lib,pool pool/sandbox snapshots configs base)
+$(B)/hob-simulate:  ALL_LDLIBS += $(shell pkg-config --libs cairo 2>/dev/null || echo -lcairo)
+$(B)/hob $(B)/hobd $(B)/hob-build $(B)/hob-snapshots $(B)/hob-simulate:
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
 

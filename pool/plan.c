@@ -58,8 +58,14 @@ struct pool_plan pool_plan_make(const struct pool_view *view)
 	}
 	/* What is missing is made at once; what is only stale is replaced one after the other. */
 	allowed = most(1, view->target - ready) - coming;
-	allowed = least(allowed, CREATES_PER_POOL - view->creating_head - view->creating_other);
-	allowed = least(allowed, CREATES_OVERALL - view->machine_creating);
+	if (view->creates_max > 0) {
+		allowed = least(
+			allowed, view->creates_max - view->creating_head - view->creating_other);
+	} else {
+		allowed = least(
+			allowed, CREATES_PER_POOL - view->creating_head - view->creating_other);
+		allowed = least(allowed, CREATES_OVERALL - view->machine_creating);
+	}
 	plan.create = most(0, least(least(wanted, room), allowed));
 	return plan;
 }

@@ -26,6 +26,7 @@ struct pool_view {
 	int64_t machine_total; /* every sandbox that is not gone */
 	int64_t machine_max;
 	int64_t machine_creating;
+	int64_t creates_max; /* under way at a time; 0: as below */
 	bool backing_off; /* creations failed; wait */
 };
 

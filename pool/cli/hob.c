@@ -26,6 +26,7 @@ static const struct verb *const verbs[] = {
 	&verb_env,
 	&verb_images,
 	&verb_snapshots,
+	&verb_simulate,
 	&verb_doctor,
 	&verb_version,
 	&verb_help,

@@ -1,4 +1,5 @@
-/* Verbs that are other programs, or other parts of this one: snapshots, doctor, version. */
+/* Verbs that are other programs, or other parts of this one: snapshots, simulate,
+ * doctor, version. */
 #include "base/memory.h"
 #include "pool/cli/cli.h"
 #include "pool/cli/doctor/doctor.h"
@@ -10,6 +11,11 @@
 static int snapshots_run(struct call *call, struct error *err)
 {
 	return cli_become(call->cli, "hob-snapshots", NULL, call->operands, err);
+}
+
+static int simulate_run(struct call *call, struct error *err)
+{
+	return cli_become(call->cli, "hob-simulate", NULL, call->operands, err);
 }
 
 static int doctor_run(struct call *call, struct error *err)
@@ -48,6 +54,15 @@ const struct verb verb_snapshots = {
 	.summary = "Inspect and mend the store (hob-snapshots)",
 	.raw = true,
 	.run = snapshots_run,
+};
+
+const struct verb verb_simulate = {
+	.name = "simulate",
+	.group = "This machine",
+	.operands = "FILE…",
+	.summary = "Replay arrivals against the pool's forecast, beside other policies",
+	.raw = true,
+	.run = simulate_run,
 };
 
 const struct verb verb_doctor = {
