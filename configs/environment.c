@@ -162,6 +162,7 @@ static int environment_from_yaml(const char *name, const struct yaml_node *root,
 	environment->env = xcalloc(1, sizeof(*environment->env));
 	environment->schedule.every_ms = -1;
 	environment->pool_max = -1;
+	environment->pool_hit_rate = -1;
 	environment->idle_ms = -1;
 	environment->pause_ms = -1;
 	environment->max_age_ms = -1;

@@ -125,6 +125,8 @@ struct environment {
 	int64_t clean_every_ms; /* the next build after this long reuses nothing; 0: never */
 	int64_t pool_min;
 	int64_t pool_max;
+	int64_t pool_hit_rate; /* thousandths; 0: no forecast; -1: not said, hob.yaml's */
+	int64_t pool_memory; /* of its ready sandboxes, bytes; 0: no limit of its own */
 	struct environment_limits limits;
 	int64_t idle_ms; /* a claimed sandbox without a request or command for this long is
 			    released; 0: never */

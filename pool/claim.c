@@ -5,6 +5,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "pool/demand/demand.h"
 #include "pool/dormant.h"
 #include "pool/freeze.h"
 #include "pool/hints/hint.h"
@@ -114,6 +115,11 @@ static void finish(struct entry *entry, enum cold_reason reason, bool hinted, bo
 		pool->hits++;
 		manager_claimed(pool->manager);
 	}
+	/* The other misses were counted when they began to wait. */
+	if (!result.restored && (hinted || !waited)) {
+		demand_claim(pool, !waited);
+	}
+	metric_times_add(&pool->claim_times, result.took_us);
 	log_info("sandbox.claimed", "sandbox", entry->record.id, "environment", pool->name,
 		"source", source_of(&result), "reason", cold_reason_name(reason), "us",
 		result.took_us);
@@ -178,6 +184,10 @@ static struct claim *claim_wait(struct pool *pool, struct pool_image *image,
 	pool->claims_last = claim;
 	if (reason != COLD_NONE) {
 		pool->misses[reason]++;
+	}
+	/* Another image than the head is not what the pool is for. */
+	if (reason != COLD_NONE && reason != COLD_MISMATCH && reason != COLD_DRAINING) {
+		demand_claim(pool, false);
 	}
 	return claim;
 }

@@ -6,6 +6,7 @@
 #include "base/loop.h"
 #include "base/memory.h"
 #include "pool/builds.h"
+#include "pool/demand/demand.h"
 #include "pool/manager.h"
 #include "pool/services.h"
 
@@ -59,6 +60,7 @@ static void keep_former(struct environment_list *from, struct environment_list *
 
 static void apply(struct manager *manager)
 {
+	demands_outdated(manager);
 	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
 		bool had = pool->conf != NULL;
 

@@ -13,6 +13,7 @@
 #include "base/process.h"
 #include "pool/adopt.h"
 #include "pool/claim.h"
+#include "pool/demand/demand.h"
 #include "pool/dormant.h"
 #include "pool/freeze.h"
 #include "pool/hints/hint.h"
@@ -165,6 +166,9 @@ void entry_release(struct entry *entry, const char *reason)
 		return;
 	}
 	entry->release_reason = reason;
+	if (entry->record.state == ENTRY_READY) {
+		demand_wasted(entry->pool, clock_real_ms() - entry->record.created_ms);
+	}
 	claims_release(entry);
 	hint_forget(entry);
 	log_info("sandbox.release", "sandbox", entry->record.id, "environment", entry->pool->name,
@@ -334,6 +338,7 @@ void entry_warmed(struct entry *entry)
 		entry_creation_failed(entry, &err);
 		return;
 	}
+	demand_made(pool, us);
 	pool->start_us = pool->start_us == 0 ? us : pool->start_us + (us - pool->start_us) / 8;
 	log_info("sandbox.ready", "sandbox", entry->record.id, "environment", pool->name, "image",
 		entry->record.image_id, "us", us);

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "pool/adopt.h"
 #include "pool/builds.h"
+#include "pool/demand/demand.h"
 #include "pool/dormant.h"
 #include "pool/environments.h"
 #include "pool/hints/hint.h"
@@ -121,6 +122,7 @@ static void pool_free(struct pool *pool)
 	loop_source_free(pool->build_source);
 	fd_done(&pool->build_pidfd);
 	warm_set_put(pool->warm);
+	demand_free(pool->demand);
 	pool_image_put(pool->head);
 	free(pool);
 }
@@ -282,6 +284,7 @@ int manager_open(const struct config *config, struct loop *loop, struct launcher
 	manager->retry_timer = loop_timer_new(loop, on_retry, manager);
 	manager->pages_out = page_out_is_worth(config);
 	builds_open(manager);
+	demands_open(manager);
 	upkeep_open(manager);
 	status = open_parts(manager, err);
 	if (status < 0) {
@@ -343,6 +346,7 @@ void manager_close(struct manager *manager)
 	upkeep_close(manager);
 	snapshots_close(manager);
 	forget_entries(manager);
+	demands_close(manager);
 	environments_close(manager);
 	builds_close(manager);
 	while (manager->pools != NULL) {

@@ -15,6 +15,7 @@
 #include "configs/config.h"
 #include "configs/environment.h"
 #include "pool/entry.h"
+#include "pool/metrics.h"
 #include "pool/output.h"
 #include "pool/plan.h"
 #include "pool/sandbox/slots.h"
@@ -30,6 +31,8 @@ struct launcher;
 struct claim;
 struct hint_owner;
 struct snapshot_job;
+struct demand;
+struct demands;
 struct upkeep;
 struct usage_log;
 struct warm_set;
@@ -67,6 +70,8 @@ struct pool {
 	uint64_t hints_ended; /* without a claim */
 	int64_t start_us; /* how long one takes from its order to ready, smoothed; 0: not known */
 	bool capped;
+	struct metric_times claim_times;
+	struct demand *demand; /* demand/demand.h; NULL: not looked at yet */
 	/* Failing creations. */
 	unsigned attempts; /* in a row; 0: fine */
 	int64_t failing_since_ms;
@@ -123,6 +128,7 @@ struct manager {
 	struct snapshot_job *snapshot_jobs;
 	size_t removals; /* of what snapshots left, asked of the launcher */
 	struct upkeep *upkeep;
+	struct demands *demands;
 };
 
 /* Loads environments, adopts what is there, then calls on_started from the loop. Everything passed

@@ -12,7 +12,7 @@
 struct pool_view {
 	bool draining; /* the environment's file is gone */
 	bool has_head;
-	int64_t target; /* ready ones wanted: pool.min */
+	int64_t target; /* ready ones wanted: demand_target */
 	int64_t max; /* of ready and claimed ones: pool.max */
 	/* Sandboxes of this environment. */
 	int64_t ready_head; /* ready, on the head image */

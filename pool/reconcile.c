@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "pool/claim.h"
+#include "pool/demand/demand.h"
 #include "pool/hints/hint.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
@@ -39,7 +40,7 @@ static struct pool_view view_of(const struct pool *pool, int64_t now_ms)
 	};
 
 	if (pool->conf != NULL) {
-		view.target = pool->conf->pool_min;
+		view.target = demand_target(pool);
 		view.max = pool->conf->pool_max;
 	}
 	if (space_is_low(manager) && view.target > SPACE_LOW_READY_MAX) {
@@ -96,7 +97,7 @@ static void pool_reconcile(struct pool *pool, int64_t now_ms, int64_t *left)
 	retire(pool, true, plan.retire_stale,
 		view.draining ? "its environment is gone" : "a newer image is there");
 	retire(pool, false, plan.retire_ready,
-		view.draining ? "its environment is gone" : "more than pool.min were ready");
+		view.draining ? "its environment is gone" : "more than the target were ready");
 	if (now_ms < pool->manager->refill_at_ms) {
 		return;
 	}
@@ -145,6 +146,7 @@ void manager_reconcile(struct manager *manager)
 	if (!manager->started || manager->stopping) {
 		return;
 	}
+	demands_look(manager);
 	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
 		pool_reconcile(pool, now_ms, &left);
 	}

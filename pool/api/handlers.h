@@ -63,8 +63,12 @@ void handle_file_get(struct http_request *request);
 void handle_file_put(struct http_request *request);
 void handle_file_delete(struct http_request *request);
 
+/* handle_metrics.c */
+void handle_metrics(struct http_request *request);
+
 /* handle_pools.c */
 void handle_pool(struct http_request *request);
+void handle_pool_explain(struct http_request *request);
 
 /* handle_environments.c */
 void handle_environment_list(struct http_request *request);

@@ -4,6 +4,7 @@
 
 const struct route http_routes[] = {
 	{"GET", "/healthz", handle_health, 0},
+	{"GET", "/metrics", handle_metrics, 0},
 	{"GET", "/v1/info", handle_info, 0},
 	{"POST", "/v1/warm", handle_warm, 0},
 	{"GET", "/v1/warm", handle_warm_list, 0},
@@ -30,6 +31,7 @@ const struct route http_routes[] = {
 	{"DELETE", "/v1/sandboxes/*/files/**", handle_file_delete, ROUTE_WAKES},
 	{"GET", "/v1/usage", handle_usage, 0},
 	{"GET", "/v1/pool", handle_pool, 0},
+	{"GET", "/v1/pool/*/explain", handle_pool_explain, 0},
 	{"GET", "/v1/environments", handle_environment_list, 0},
 	{"GET", "/v1/environments/*", handle_environment_get, 0},
 	{"POST", "/v1/environments/*/build", handle_environment_build, 0},

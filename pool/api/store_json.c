@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "pool/api/object_json.h"
 #include "pool/builds.h"
+#include "pool/demand/demand.h"
 #include "pool/image.h"
 #include "pool/manager.h"
 #include "pool/upkeep.h"
@@ -52,7 +53,7 @@ json_t *pool_to_json(const struct pool *pool)
 		"environment", pool->name, "image",
 		json_numbered("img-", pool->head != NULL ? pool->head->id : 0), "commit",
 		pool->head != NULL ? pool->head->commit : "", "target",
-		(json_int_t)(pool->conf != NULL ? pool->conf->pool_min : 0), "min",
+		(json_int_t)demand_target(pool), "min",
 		(json_int_t)(pool->conf != NULL ? pool->conf->pool_min : 0), "max",
 		(json_int_t)(pool->conf != NULL ? pool->conf->pool_max : 0), "ready",
 		(json_int_t)fresh, "warming",
@@ -64,6 +65,10 @@ json_t *pool_to_json(const struct pool *pool)
 		"stale", (json_int_t)stale, "hits", (json_int_t)pool->hits, "misses",
 		misses_to_json(pool), "died", (json_int_t)pool->died, "failing",
 		failing_to_json(pool));
+	json_object_set_new(json, "forecast",
+		demand_forecast(pool) >= 0 ? json_integer((json_int_t)demand_forecast(pool))
+					   : json_null());
+	json_object_set_new(json, "per_hour", json_real(demand_rate(pool) * 3600));
 	/* Reserved by hints, ready or on their way: in none of the counts before. */
 	json_object_set_new(json, "hinted",
 		json_integer((json_int_t)(pool->ready_hinted + pool->creating_hinted)));

@@ -406,6 +406,17 @@ double forecast_worth(const struct forecast *forecast, int64_t k)
 	return k >= 1 ? forecast->rate * depth_share(forecast, k - 1) : 0;
 }
 
+double forecast_worth_mean(const struct forecast *forecast, int64_t k)
+{
+	double sum = 0, best = 0;
+
+	for (int64_t last = k < 1 ? 1 : k; last <= (int64_t)forecast->deepest + 1; last++) {
+		sum += forecast_worth(forecast, last);
+		best = fmax(best, sum / (double)(last - k + 1));
+	}
+	return best;
+}
+
 int64_t forecast_target(struct forecast *forecast, int64_t now_ms, int64_t most)
 {
 	double rates[FORECAST_BASES], weights[FORECAST_BASES];

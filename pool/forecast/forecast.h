@@ -57,6 +57,8 @@ void forecast_made(struct forecast *forecast, int64_t took_ms);
 int64_t forecast_target(struct forecast *forecast, int64_t now_ms, int64_t most);
 /* Cold starts a second that the k-th ready one (from 1) spares, as of the last target. */
 double forecast_worth(const struct forecast *forecast, int64_t k);
+/* The best mean of the k-th and those after it: what decides, where the depths have gaps. */
+double forecast_worth_mean(const struct forecast *forecast, int64_t k);
 /* The 95th percentile of the time to make one. */
 int64_t forecast_making_ms(const struct forecast *forecast);
 

@@ -99,7 +99,8 @@ class Hob:
         os.mkdir(self.environments)
         self.settings = {"store": self.store, "run": self.run, "environments": self.environments,
                          "cgroup": self.cgroup, "id_base": self.id_base, "id_slots": ID_SLOTS,
-                         "launchers": 1, "max_sandboxes": 250, "log_level": "debug", **settings}
+                         "launchers": 1, "max_sandboxes": 250, "log_level": "debug", "hit_rate": 0,
+                         **settings}
         self.write_config()
 
     def write_config(self):

@@ -81,11 +81,11 @@ static void print_space(const json_t *space)
 static void print_pool(const json_t *reply)
 {
 	static const struct table_column columns[] = {{"ENVIRONMENT", false}, {"IMAGE", false},
-		{"COMMIT", false}, {"TARGET", true}, {"READY", true}, {"WARMING", true},
-		{"STALE", true}, {"HINTED", true}, {"CLAIMED", true}, {"HITS", true},
-		{"MISSES", false}, {"TROUBLE", false}};
+		{"COMMIT", false}, {"TARGET", true}, {"FORECAST", true}, {"READY", true},
+		{"WARMING", true}, {"STALE", true}, {"HINTED", true}, {"CLAIMED", true},
+		{"HITS", true}, {"MISSES", false}, {"TROUBLE", false}};
 	static const char *const counts[] = {
-		"target", "ready", "warming", "stale", "hinted", "claimed", "hits"};
+		"target", "forecast", "ready", "warming", "stale", "hinted", "claimed", "hits"};
 	CLEANUP(table_free_p) struct table *table = table_new(columns, ARRAY_SIZE(columns));
 	size_t i;
 	json_t *entry;
@@ -151,11 +151,11 @@ static const struct verb pool_ls = {
 	.run = pool_run,
 };
 
-static const struct verb *const pool_parts[] = {&pool_ls, &pool_hints, NULL};
+static const struct verb *const pool_parts[] = {&pool_ls, &pool_explain, &pool_hints, NULL};
 
 const struct verb verb_pool = {
 	.name = "pool",
 	.group = "Environments and images",
-	.summary = "Show how many sandboxes stand ready, hits and misses, and hints",
+	.summary = "Show how many sandboxes stand ready, hits and misses, hints, and why",
 	.parts = pool_parts,
 };

@@ -1,0 +1,300 @@
+/* Forecasts put to work: events in, targets out, budgets shared out. */
+#include "pool/demand/demand_private.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "configs/config.h"
+#include "pool/sandbox/sandbox.h"
+
+#include <math.h>
+#include <time.h>
+
+#define LOOK_EVERY_MS 60000
+#define SAVE_EVERY_MS (10 * 60000)
+/* Of the bytes of a ready sandbox, until one was measured: what an idle native one has. */
+#define BYTES_FIRST (1 << 20)
+#define BYTES_WEIGHT 0.2
+
+static int64_t local_time(int64_t real_ms)
+{
+	time_t at = (time_t)(real_ms / 1000);
+	struct tm local;
+
+	return localtime_r(&at, &local) != NULL ? real_ms + local.tm_gmtoff * 1000 : real_ms;
+}
+
+/* 0: no forecast, pool.min alone. */
+static double hit_rate_of(const struct pool *pool)
+{
+	int64_t own = pool->conf != NULL ? pool->conf->pool_hit_rate : -1;
+
+	return (double)(own >= 0 ? own : pool->manager->config->hit_rate) / 1000;
+}
+
+/* A share of its own pays a price of its own. */
+static void price_choose(struct demand *demand, const struct pool *pool)
+{
+	double hit_rate = hit_rate_of(pool);
+	bool own = pool->conf != NULL && pool->conf->pool_hit_rate > 0 &&
+		   pool->conf->pool_hit_rate != pool->manager->config->hit_rate;
+
+	if (own && demand->own.hit_rate != hit_rate) {
+		demand->own = forecast_price_first(hit_rate);
+	}
+	forecast_set_price(demand->forecast, own ? &demand->own : &pool->manager->demands->price);
+}
+
+struct demand *demand_of(struct pool *pool)
+{
+	if (pool->demand == NULL) {
+		struct demand *demand = xcalloc(1, sizeof(*demand));
+
+		demand->bytes = BYTES_FIRST;
+		demand->wanted = -1;
+		demand->forecast = forecast_new(&pool->manager->demands->price, local_time);
+		pool->demand = demand;
+		demand_load(pool);
+	}
+	return pool->demand;
+}
+
+void demand_free(struct demand *demand)
+{
+	if (demand != NULL) {
+		forecast_free(demand->forecast);
+		free(demand);
+	}
+}
+
+/* ---- events ---- */
+
+void demand_claim(struct pool *pool, bool hit)
+{
+	struct demand *demand = demand_of(pool);
+
+	price_choose(demand, pool);
+	forecast_claim(demand->forecast, clock_real_ms(), hit);
+	demand->changed = true;
+	pool->manager->demands->look_at_ms = 0;
+}
+
+void demand_made(struct pool *pool, int64_t took_us)
+{
+	struct demand *demand = demand_of(pool);
+
+	forecast_made(demand->forecast, (took_us + 999) / 1000);
+	demand->changed = true;
+}
+
+void demands_outdated(struct manager *manager)
+{
+	manager->demands->look_at_ms = 0;
+}
+
+int64_t demand_wasted_ms(const struct pool *pool)
+{
+	return pool->demand != NULL ? pool->demand->wasted_ms : 0;
+}
+
+void demand_wasted(struct pool *pool, int64_t idle_ms)
+{
+	demand_of(pool)->wasted_ms += idle_ms > 0 ? idle_ms : 0;
+}
+
+/* ---- budgets ---- */
+
+/* What its ready sandboxes take, by one of them; frozen ones take less. */
+static void measure(struct pool *pool)
+{
+	const struct entry *entry = pool->entries[ENTRY_READY].first;
+	struct demand *demand = pool->demand;
+	struct sandbox_usage usage;
+	struct error err = ERROR_INIT;
+
+	if (entry != NULL &&
+		sandbox_usage_read(pool->manager->config, entry->record.id, &usage, &err) == 0 &&
+		usage.memory_bytes > 0) {
+		double bytes = (double)usage.memory_bytes;
+
+		demand->bytes += demand->measured ? (bytes - demand->bytes) * BYTES_WEIGHT
+						  : bytes - demand->bytes;
+		demand->measured = true;
+	}
+}
+
+/* Seconds of waiting that its last ready one spares, each second, for its bytes. */
+static double last_worth(const struct pool *pool)
+{
+	const struct demand *demand = pool->demand;
+	double worth = forecast_worth_mean(demand->forecast, demand->target);
+
+	return worth * (double)forecast_making_ms(demand->forecast) / demand->bytes;
+}
+
+static struct pool *least_worth(const struct manager *manager, bool below_min)
+{
+	struct pool *found = NULL;
+
+	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		int64_t kept = below_min || pool->conf == NULL ? 0 : pool->conf->pool_min;
+
+		if (pool->demand == NULL || pool->demand->target <= kept) {
+			continue;
+		}
+		if (found == NULL || last_worth(pool) < last_worth(found)) {
+			found = pool;
+		}
+	}
+	return found;
+}
+
+static int64_t spent_bytes(const struct manager *manager)
+{
+	double bytes = 0;
+
+	for (const struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		bytes += pool->demand != NULL ? pool->demand->bytes * (double)pool->demand->target
+					      : 0;
+	}
+	return (int64_t)bytes;
+}
+
+static int64_t spent_count(const struct manager *manager)
+{
+	int64_t count = 0;
+
+	for (const struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		count += (int64_t)(pool->entries[ENTRY_CLAIMED].count +
+				   pool->entries[ENTRY_PAUSED].count);
+		count += pool->demand != NULL ? pool->demand->target : 0;
+	}
+	return count;
+}
+
+static const char *over_budget(const struct manager *manager)
+{
+	const struct config *config = manager->config;
+
+	if (config->memory_budget > 0 && spent_bytes(manager) > config->memory_budget) {
+		return "memory_budget";
+	}
+	return spent_count(manager) > config->max_sandboxes ? "max_sandboxes" : NULL;
+}
+
+static void share_out(struct manager *manager)
+{
+	const char *over;
+
+	while ((over = over_budget(manager)) != NULL) {
+		struct pool *pool = least_worth(manager, false);
+
+		if (pool == NULL && (pool = least_worth(manager, true)) == NULL) {
+			return; /* what is claimed alone is over it */
+		}
+		pool->demand->target--;
+		pool->demand->limited_by = over;
+	}
+}
+
+/* ---- targets ---- */
+
+static void aim(struct pool *pool, int64_t now_ms)
+{
+	struct demand *demand = demand_of(pool);
+	int64_t wanted = 0, target, most;
+
+	price_choose(demand, pool);
+	demand->limited_by = NULL;
+	demand->wanted = -1;
+	if (hit_rate_of(pool) > 0) {
+		wanted = forecast_target(demand->forecast, now_ms, INT32_MAX);
+		demand->wanted = wanted;
+	}
+	target = wanted > pool->conf->pool_min ? wanted : pool->conf->pool_min;
+	if (target > pool->conf->pool_max) {
+		target = pool->conf->pool_max;
+		demand->limited_by = "pool.max";
+	}
+	most = pool->conf->pool_memory > 0
+		       ? (int64_t)((double)pool->conf->pool_memory / demand->bytes)
+		       : INT64_MAX;
+	if (target > most) {
+		target = most;
+		demand->limited_by = "pool.memory";
+	}
+	demand->target = target;
+}
+
+void demands_look(struct manager *manager)
+{
+	struct demands *demands = manager->demands;
+	int64_t now_ms = clock_mono_ms(), real_ms = clock_real_ms();
+	bool minute = now_ms >= demands->minute_at_ms;
+
+	if (!minute && now_ms < demands->look_at_ms) {
+		return;
+	}
+	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		if (pool->conf == NULL) {
+			continue;
+		}
+		aim(pool, real_ms);
+		if (minute) {
+			measure(pool);
+		}
+	}
+	share_out(manager);
+	demands->look_at_ms = INT64_MAX;
+	if (minute) {
+		demands->minute_at_ms = now_ms + LOOK_EVERY_MS;
+	}
+	if (now_ms >= demands->save_at_ms) {
+		demands->save_at_ms = now_ms + SAVE_EVERY_MS;
+		demands_save(manager);
+	}
+}
+
+int64_t demand_target(const struct pool *pool)
+{
+	/* Not looked at yet: its file has only just come. */
+	if (pool->demand == NULL) {
+		return pool->conf != NULL ? pool->conf->pool_min : 0;
+	}
+	return pool->conf != NULL ? pool->demand->target : 0;
+}
+
+int64_t demand_forecast(const struct pool *pool)
+{
+	return pool->demand != NULL ? pool->demand->wanted : -1;
+}
+
+double demand_rate(const struct pool *pool)
+{
+	struct forecast_view view;
+
+	if (pool->demand == NULL) {
+		return 0;
+	}
+	forecast_look(pool->demand->forecast, &view);
+	return view.rate;
+}
+
+void demands_open(struct manager *manager)
+{
+	int64_t hit_rate = manager->config->hit_rate;
+
+	manager->demands = xcalloc(1, sizeof(*manager->demands));
+	manager->demands->price =
+		forecast_price_first(hit_rate > 0 ? (double)hit_rate / 1000 : 0.95);
+	manager->demands->save_at_ms = clock_mono_ms() + SAVE_EVERY_MS;
+	demands_load_price(manager);
+}
+
+void demands_close(struct manager *manager)
+{
+	if (manager->demands != NULL) {
+		demands_save(manager);
+		free(manager->demands);
+		manager->demands = NULL;
+	}
+}

@@ -1,0 +1,35 @@
+/* What the files of this folder share: the state of forecasts at work, and how they are kept. */
+#ifndef HOB_POOL_DEMAND_DEMAND_PRIVATE_H
+#define HOB_POOL_DEMAND_DEMAND_PRIVATE_H
+
+#include "pool/demand/demand.h"
+#include "pool/forecast/forecast.h"
+
+/* Of one environment. */
+struct demand {
+	struct forecast *forecast;
+	struct forecast_price own; /* in use when pool.hit_rate is not the machine's */
+	int64_t wanted; /* by the forecast alone; -1: there is none */
+	int64_t target;
+	const char *limited_by; /* the setting that keeps the target below what is wanted */
+	double bytes; /* of a ready sandbox, smoothed */
+	bool measured;
+	bool changed; /* since it was saved */
+	int64_t wasted_ms;
+};
+
+struct demands {
+	struct forecast_price price; /* of all environments without a share of their own */
+	int64_t look_at_ms; /* monotonic: targets are out of date from then on */
+	int64_t minute_at_ms, save_at_ms;
+};
+
+/* Made and loaded when there is none. */
+struct demand *demand_of(struct pool *pool);
+
+/* demand_save.c */
+void demand_load(struct pool *pool);
+void demands_load_price(struct manager *manager);
+void demands_save(struct manager *manager);
+
+#endif

@@ -1,0 +1,158 @@
+"""The forecast at work in a real hobd: claims raise the target, budgets lower it, a restart forgets
+nothing, and what is counted can be read."""
+
+import json
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from hobtest import Failure, Hob, wait_for
+
+
+@pytest.fixture
+def foreseeing():
+    made = []
+
+    def make(**settings):
+        made.append(Hob(**{"hit_rate": 0.95, **settings}))
+        return made[-1]
+    yield make
+    for machine in made:
+        machine.close()
+
+
+def start(machine, name="app", least=0, most=20, **pool):
+    repository = machine.repository(name)
+    machine.environment(name, source={"url": repository.path}, pool={"min": least, "max": most, **pool})
+    machine.build(name)
+
+
+def claim(machine, name="app"):
+    answer = machine.client.create(name)
+    machine.client.delete(answer["id"])
+    return answer["source"]
+
+
+def metrics(machine):
+    answer = machine.client.raw("GET", "/metrics")
+    assert answer.status == 200
+    return list(text_string_to_metric_families(answer.body.decode()))
+
+
+def test_claims_raise_the_target_and_unused_ones_cost_nothing(foreseeing):
+    machine = foreseeing()
+    start(machine, "app")
+    start(machine, "unused")
+    machine.start()
+    assert machine.pool("app")["target"] == 0
+    assert claim(machine) == "cold"
+    wait_for("a target", lambda: machine.pool("app")["target"] > 0)
+    wait_for("a ready one", lambda: machine.pool("app")["ready"] > 0)
+    for _ in range(5):
+        wait_for("a ready one", lambda: machine.pool("app")["ready"] > 0)
+        assert claim(machine) == "warm"
+    pool = machine.pool("unused")
+    assert (pool["target"], pool["ready"], pool["warming"]) == (0, 0, 0)
+    pool = machine.pool("app")
+    assert 0 < pool["target"] <= 20 and pool["forecast"] == pool["target"]
+
+
+def test_the_target_stays_within_min_and_max(foreseeing):
+    machine = foreseeing()
+    start(machine, "app", 1, 2)
+    machine.start()
+    machine.wait_ready("app", 1)
+    for _ in range(30):
+        claim(machine)
+        assert 1 <= machine.pool("app")["target"] <= 2
+
+
+def test_a_restart_remembers(foreseeing):
+    machine = foreseeing()
+    start(machine)
+    machine.start()
+    for _ in range(10):
+        claim(machine)
+    before = machine.client.get("/v1/pool/app/explain")
+    machine.kill(15)
+    machine.start()
+    after = wait_for("what it knew", lambda: machine.client.get("/v1/pool/app/explain"))
+    assert (before["claims"], after["claims"]) == (10, 10)
+    assert machine.pool("app")["target"] > 0
+    machine.kill(15)
+    path = f"{machine.store}/forecasts/app"
+    with open(path, "r+b") as file:
+        file.seek(200)
+        file.write(b"?")
+    machine.start()
+    assert "forecast.unusable" in machine.log()
+    assert machine.client.get("/v1/pool/app/explain")["claims"] == 0
+    assert claim(machine) in ("cold", "warm")
+
+
+def test_a_budget_of_memory_is_kept(foreseeing):
+    machine = foreseeing(memory_budget="1MiB")
+    start(machine)
+    machine.start()
+    for _ in range(20):
+        claim(machine)
+    explained = machine.client.get("/v1/pool/app/explain")
+    assert explained["target"] <= 1
+    if explained["forecast"] > 1:
+        assert explained["limited_by"] == "memory_budget"
+        assert "memory_budget" in explained["why"]
+
+
+def test_explain_says_why(foreseeing):
+    machine = foreseeing()
+    start(machine)
+    machine.start()
+    for _ in range(3):
+        claim(machine)
+    explained = machine.client.get("/v1/pool/app/explain")
+    assert {base["name"] for base in explained["bases"]} == {"1m", "10m", "1h", "6h", "season"}
+    assert abs(sum(base["weight"] for base in explained["bases"]) - 1) < 1e-6
+    mixed = sum(base["weight"] * base["per_hour"] for base in explained["bases"])
+    assert abs(mixed - explained["per_hour"]) < 1e-6 * max(1, mixed)
+    assert sum(line["kept"] for line in explained["worth"]) == explained["target"]
+    done = machine.hob("pool", "explain", "app")
+    assert done.returncode == 0 and f"target {explained['target']}." in done.stdout
+    assert "CLAIMS BY" in done.stdout and "HITS A DAY" in done.stdout
+    assert json.loads(machine.hob("pool", "explain", "app", "--json").stdout)["environment"] == "app"
+    assert machine.hob("pool", "explain", "nope").returncode != 0
+    with pytest.raises(Failure):
+        machine.client.get("/v1/pool/nope/explain")
+
+
+def test_no_forecast_when_told_so(foreseeing):
+    machine = foreseeing()
+    start(machine, least=1, hit_rate=0)
+    machine.start()
+    for _ in range(5):
+        machine.wait_ready("app", 1)
+        claim(machine)
+    assert machine.pool("app")["target"] == 1 and machine.pool("app")["forecast"] is None
+    assert "no forecast" in machine.client.get("/v1/pool/app/explain")["why"]
+
+
+def test_metrics_are_what_a_parser_reads(foreseeing):
+    machine = foreseeing()
+    start(machine)
+    machine.start()
+    for _ in range(4):
+        claim(machine)
+    families = {family.name: family for family in metrics(machine)}
+    assert all(family.documentation and family.type != "unknown" for family in families.values())
+    assert len(families) >= 20 and all(name.startswith("hob_") for name in families)
+
+    def value(name, **labels):
+        return next(sample.value for family in families.values() for sample in family.samples
+                    if sample.name == name and labels.items() <= sample.labels.items())
+    pool = machine.pool("app")
+    assert value("hob_hits_total", environment="app") == pool["hits"]
+    assert value("hob_misses_total", environment="app", reason="empty") == pool["misses"].get("empty", 0)
+    assert value("hob_claim_seconds_count", environment="app") == 4
+    buckets = [sample.value for sample in families["hob_claim_seconds"].samples
+               if sample.name.endswith("_bucket")]
+    assert buckets == sorted(buckets) and buckets[-1] == 4
+    assert value("hob_claim_seconds_sum", environment="app") > 0
