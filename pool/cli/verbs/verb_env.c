@@ -136,7 +136,8 @@ static const struct verb env_check = {
 	.run = env_check_run,
 };
 
-static const struct verb *const env_parts[] = {&env_ls, &env_info, &env_check, NULL};
+static const struct verb *const env_parts[] = {
+	&env_ls, &env_info, &env_check, &verb_env_import, NULL};
 
 const struct verb verb_env = {
 	.name = "env",
