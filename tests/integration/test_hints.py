@@ -314,8 +314,11 @@ def try_call(machine, method, path, body=None):
         return None
 
 
-@pytest.mark.parametrize("fault", ["hint.record", "sandbox.record:2", "sandbox.create", "sandbox.created",
-                                   "sandbox.warm", "claim.record", "hint.end", "hint.moved"])
+FAULTS = ["hint.record", "sandbox.created", "claim.record", "hint.moved"]
+MORE_FAULTS = ["sandbox.record:2", "sandbox.create", "sandbox.warm", "hint.end"]
+
+
+@pytest.mark.parametrize("fault", FAULTS + (MORE_FAULTS if os.environ.get("HOB_TEST_LONG") == "1" else []))
 def test_killed_at_each_step(machine, fault):
     """warm, claim, cancel and move with hobd killed in the middle: afterwards each key has at most one
     sandbox, what was answered holds, and nothing is doubled."""
