@@ -39,6 +39,9 @@ static const char usage[] =
 	"  --all            every environment\n"
 	"  --force          build although nothing changed, and run every step\n"
 	"  --no-cache       build all from nothing: no layer is reused\n"
+	"  --explain        only say what would be done to each layer, and why; of all "
+	"environments\n"
+	"                   when none is named\n"
 	"  --scheduled      nobody asked: do not try at once again what has failed (as --due "
 	"does)\n"
 	"  --config FILE    instead of " CONFIG_DEFAULT_PATH "\n"
@@ -54,7 +57,7 @@ static const char usage[] =
 struct options {
 	const char *config;
 	struct job_options job;
-	bool due, all, json, shown; /* shown: --help or --version was answered */
+	bool due, all, explain, json, shown; /* shown: --help or --version was answered */
 	char **names; /* NULL-terminated, of argv */
 };
 
@@ -66,6 +69,7 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 		OPTION_FORCE,
 		OPTION_SCHEDULED,
 		OPTION_NO_CACHE,
+		OPTION_EXPLAIN,
 		OPTION_CONFIG,
 		OPTION_JSON,
 		OPTION_VERSION
@@ -76,6 +80,7 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 		{"force", no_argument, NULL, OPTION_FORCE},
 		{"scheduled", no_argument, NULL, OPTION_SCHEDULED},
 		{"no-cache", no_argument, NULL, OPTION_NO_CACHE},
+		{"explain", no_argument, NULL, OPTION_EXPLAIN},
 		{"config", required_argument, NULL, OPTION_CONFIG},
 		{"json", no_argument, NULL, OPTION_JSON},
 		{"help", no_argument, NULL, 'h'},
@@ -102,6 +107,9 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 		case OPTION_SCHEDULED:
 			options->job.scheduled = true;
 			break;
+		case OPTION_EXPLAIN:
+			options->explain = true;
+			break;
 		case OPTION_CONFIG:
 			options->config = optarg;
 			break;
@@ -123,6 +131,7 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 		}
 	}
 	options->names = argv + optind;
+	options->all |= options->explain && options->names[0] == NULL && !options->due;
 	if ((options->names[0] != NULL) + options->due + options->all != 1) {
 		error_set(err, ERROR_USAGE,
 			"say what to build: names of environments, --due or --all");
@@ -346,6 +355,19 @@ static void make_room(struct program *program)
 	}
 }
 
+static int explain_all(struct program *program)
+{
+	for (size_t i = 0; i < program->chosen_count; i++) {
+		struct error err = ERROR_INIT;
+
+		if (job_explain(&program->machine, program->chosen[i], &program->files,
+			    &program->options.job, program->options.json, &err) < 0) {
+			note_failure(program, &err);
+		}
+	}
+	return program->code;
+}
+
 static int build_all(struct program *program)
 {
 	struct job_options options = program->options.job;
@@ -395,7 +417,8 @@ int main(int argc, char **argv)
 	if (program.options.shown) {
 		return 0;
 	}
-	program.report = report_new(program.options.json    ? REPORT_JSON
+	program.report = report_new(program.options.explain ? REPORT_QUIET
+				    : program.options.json  ? REPORT_JSON
 				    : isatty(STDOUT_FILENO) ? REPORT_TERMINAL
 							    : REPORT_PLAIN);
 	if (load(&program, &err) < 0 || start(&program, &err) < 0) {
@@ -403,7 +426,7 @@ int main(int argc, char **argv)
 		code = error_exit_code(err.kind);
 	} else {
 		make_room(&program);
-		code = build_all(&program);
+		code = (program.options.explain ? explain_all : build_all)(&program);
 		if (!hobd_runs(&program)) {
 			keep_up(&program);
 		}

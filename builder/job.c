@@ -312,16 +312,20 @@ static int publish(struct job *job, struct error *err)
 	return 0;
 }
 
-static int build_image(struct job *job, struct error *err)
+int job_look(struct job *job, struct error *err)
 {
 	int status = job_fetch(job, err);
 
 	if (status == 0) {
 		status = make_fingerprint(job, err);
 	}
-	if (status == 0) {
-		status = compare(job, err);
-	}
+	return status < 0 ? status : compare(job, err);
+}
+
+static int build_image(struct job *job, struct error *err)
+{
+	int status = job_look(job, err);
+
 	if (status < 0 || job->unchanged) {
 		return status;
 	}
@@ -398,7 +402,7 @@ static void report_end(struct job *job, int status, int64_t took_us, const struc
 	report_result(job->machine->report, &result);
 }
 
-static void job_done(struct job *job)
+void job_free(struct job *job)
 {
 	step_secrets_done(&job->secrets);
 	range_done(&job->range);
@@ -424,12 +428,10 @@ static int check_space(const struct machine *machine, struct error *err)
 	return status < 0 ? status : free_space_check(&space, err);
 }
 
-int job_run(struct machine *machine, const struct environment *environment,
-	const struct local_files *files, const struct job_options *options, struct error *err)
+struct job *job_new(struct machine *machine, const struct environment *environment,
+	const struct local_files *files, const struct job_options *options)
 {
 	struct job *job = xcalloc(1, sizeof(*job));
-	int64_t start_us = clock_mono_us();
-	int status;
 
 	*job = (struct job){.machine = machine,
 		.environment = environment,
@@ -442,6 +444,16 @@ int job_run(struct machine *machine, const struct environment *environment,
 		.log_fd = -1,
 		.range = RANGE_INIT(machine)};
 	job->range.preference = (uint32_t)XXH3_64bits(environment->name, strlen(environment->name));
+	return job;
+}
+
+int job_run(struct machine *machine, const struct environment *environment,
+	const struct local_files *files, const struct job_options *options, struct error *err)
+{
+	struct job *job = job_new(machine, environment, files, options);
+	int64_t start_us = clock_mono_us();
+	int status;
+
 	machine->deadline_ms = environment->build_timeout_ms > 0
 				       ? clock_mono_ms() + environment->build_timeout_ms
 				       : 0;
@@ -465,6 +477,6 @@ int job_run(struct machine *machine, const struct environment *environment,
 	if (machine->cancelled == SIGUSR1) {
 		machine->cancelled = 0; /* the other environments go on */
 	}
-	job_done(job);
+	job_free(job);
 	return status;
 }

@@ -33,4 +33,10 @@ int64_t job_retry_ms(int64_t count);
 MUSTCHECK int job_run(struct machine *machine, const struct environment *environment,
 	const struct local_files *files, const struct job_options *options, struct error *err);
 
+/* Prints what a build would do now to each layer and why, as text or as one line of JSON. Fetches,
+ * and changes nothing else. */
+MUSTCHECK int job_explain(struct machine *machine, const struct environment *environment,
+	const struct local_files *files, const struct job_options *options, bool json,
+	struct error *err);
+
 #endif

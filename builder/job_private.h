@@ -76,6 +76,12 @@ struct job {
 	char *unchanged_why; /* NULL: the head is what it would make */
 };
 
+/* job.c: an object for one build, or for the look before it. */
+struct job *job_new(struct machine *machine, const struct environment *environment,
+	const struct local_files *files, const struct job_options *options);
+void job_free(struct job *job);
+/* Fetches and compares: sets the commits, the fingerprint, head, clean and unchanged. */
+MUSTCHECK int job_look(struct job *job, struct error *err);
 /* Passes a fault point by name; the error if one is set. */
 MUSTCHECK int job_fault(const char *name, struct error *err);
 MUSTCHECK int job_add_layer(struct job *job, const struct layer *layer, struct error *err);
@@ -88,6 +94,8 @@ struct git_source job_git_source(const struct job *job, size_t index, char **ret
 MUSTCHECK int job_refetch(struct job *job, size_t index, struct error *err);
 /* job_sources.c: makes or finds their layers. */
 MUSTCHECK int job_sources(struct job *job, struct error *err);
+/* Finds them only: sources[index].layers. */
+bool job_find_source(struct job *job, size_t index);
 /* The index of a source's workspace, -1 if it is not there. */
 int job_open_index(const struct job *job, size_t index);
 /* Its commit in the image before, and that of its full checkout then. */
@@ -100,6 +108,11 @@ void job_origin(const struct job *job, char *text);
  * False with result->hidden set: there is one, but it hides something. */
 bool job_find_result(struct job *job, size_t index, struct job_result *result);
 bool job_find_start(struct job *job, size_t index, struct job_result *result);
+/* The paths of a source that differ between `from` and now, as git_read_changes gives them. */
+MUSTCHECK int job_changes_since(struct job *job, size_t index, const char *from,
+	const struct buffer **ret_paths, struct error *err);
+/* The commit of a source that a layer was made over, into commit[COMMIT_TEXT_SIZE]. */
+bool job_origin_of(const struct layer *layer, size_t index, char *commit);
 void job_changes_done(struct job *job);
 /* job_steps.c: a layer a step; then the gate. */
 MUSTCHECK int job_steps(struct job *job, struct error *err);

@@ -20,8 +20,8 @@ void job_changes_done(struct job *job)
 	job->change_count = 0;
 }
 
-/* The paths that differ between `from` and the commit of now; asked once. */
-static int changes_since(struct job *job, size_t index, const char *from,
+/* Asked once for each commit. */
+int job_changes_since(struct job *job, size_t index, const char *from,
 	const struct buffer **ret_paths, struct error *err)
 {
 	CLEANUP(free_p) char *path = NULL;
@@ -102,10 +102,22 @@ static char *hidden_in(struct job *job, int tree_fd, size_t index, const char *f
 	if (streq(from, job->sources[index].found.commit)) {
 		return NULL;
 	}
-	if (changes_since(job, index, from, &paths, &ignored) < 0) {
+	if (job_changes_since(job, index, from, &paths, &ignored) < 0) {
 		return xasprintf("what changed since %.12s is unknown", from);
 	}
 	return first_hidden(tree_fd, job->environment->sources[index].path, paths);
+}
+
+bool job_origin_of(const struct layer *layer, size_t index, char *commit)
+{
+	const char *from = layer->origin;
+
+	for (; index > 0 && *from != '\0'; index--) {
+		from += strcspn(from, " ");
+		from += *from == ' ' ? 1 : 0;
+	}
+	snprintf(commit, COMMIT_TEXT_SIZE, "%.*s", (int)strcspn(from, " "), from);
+	return commit[0] != '\0';
 }
 
 /* NULL: it hides nothing new. Else what it hides, for people; free() it. */
@@ -115,26 +127,16 @@ static char *find_hidden(struct job *job, const struct layer *layer)
 	struct error ignored = ERROR_INIT;
 	CLEANUP(close_p)
 	int tree = io_open(store_fd(job->machine->store), below, O_PATH | O_DIRECTORY, 0, &ignored);
-	const char *from = layer->origin;
+	char *hidden = tree < 0 ? xstrdup("its layer is missing") : NULL;
 
-	if (tree < 0) {
-		return xstrdup("its layer is missing");
-	}
-	for (size_t i = 0; i < job->environment->source_count; i++) {
-		size_t length = strcspn(from, " ");
-		CLEANUP(free_p) char *commit = xstrndup(from, length);
-		char *hidden;
+	for (size_t i = 0; hidden == NULL && i < job->environment->source_count; i++) {
+		char commit[COMMIT_TEXT_SIZE];
 
-		if (length == 0) {
-			return xstrdup("it is not known what it was made from");
-		}
-		hidden = hidden_in(job, tree, i, commit);
-		if (hidden != NULL) {
-			return hidden;
-		}
-		from += length + 1;
+		hidden = job_origin_of(layer, i, commit)
+				 ? hidden_in(job, tree, i, commit)
+				 : xstrdup("it is not known what it was made from");
 	}
-	return NULL;
+	return hidden;
 }
 
 /* The layer and what it stands on, the lowest first. */

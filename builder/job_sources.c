@@ -296,19 +296,24 @@ static bool find_full(struct job *job, size_t index, const char *commit, struct 
 }
 
 /* The commit as it is already: a full checkout of its own, or the delta over the one before. */
-static bool find_source(struct job *job, size_t index, const char *full_commit)
+bool job_find_source(struct job *job, size_t index)
 {
 	struct job_source *source = &job->sources[index];
 	const char *commit = source->found.commit;
+	char before[COMMIT_TEXT_SIZE] = "", full_commit[COMMIT_TEXT_SIZE] = "";
 	struct layer full, delta;
 	char key[SHA256_TEXT_SIZE];
 
+	if (job->clean) {
+		return false;
+	}
 	if (find_full(job, index, commit, &full)) {
 		snprintf(source->checkout, sizeof(source->checkout), "%s", commit);
 		add_source_layer(source, &full);
 		return true;
 	}
-	if (full_commit[0] == '\0' || !find_full(job, index, full_commit, &full)) {
+	if (!job_source_before(job, index, before, full_commit) ||
+		!find_full(job, index, full_commit, &full)) {
 		return false;
 	}
 	delta_key(job, index, full_commit, commit, key);
@@ -330,7 +335,7 @@ static int source_layers(struct job *job, size_t index, struct error *err)
 	struct layer full;
 	int status = 0;
 
-	if (!job->clean && find_source(job, index, full_commit)) {
+	if (job_find_source(job, index)) {
 		report_stage_end(job->machine->report, "layer %lld, as before",
 			(long long)source->layers[source->layer_count - 1].id);
 		job->reused += source->layer_count;

@@ -233,3 +233,40 @@ def test_several_repositories(machine):
     two.commit({"lock": "2\n"})
     machine.build("app")
     assert steps(machine) != before
+
+
+def test_explain_says_what_a_build_would_do(machine):
+    project = Project(machine, {"name": "deps", "run": "cp lock deps", "inputs": ["lock"]},
+                      {"name": "build", "run": "cat code/*.c > built", "inputs": ["code/**"], "incremental": True},
+                      {"name": "all", "run": "true"})
+
+    def explain(*words):
+        builds = catalog(machine, "SELECT count(*) FROM builds")
+        done = machine.hob_build("--explain", "--json", *words)
+        assert done.returncode == 0, done.stderr
+        assert catalog(machine, "SELECT count(*) FROM builds") == builds
+        plan = json.loads(done.stdout)
+        return plan, {row["name"]: row for row in plan["layers"]}
+    plan, rows = explain()
+    assert plan["unchanged"] and {row["action"] for row in rows.values()} == {"reuse"}
+    project.commit({"code/b.c": "b\n", "docs/x.md": "2\n"})
+    plan, rows = explain("app")
+    assert not plan["unchanged"]
+    assert {name: row["action"] for name, row in rows.items()} == {
+        "host": "reuse", "/workspace": "make", "deps": "reuse", "build": "run", "all": "run"}
+    assert rows["build"]["changed"] == ["code/b.c"] and rows["build"]["layer"]
+    assert rows["/workspace"]["changed"] == ["code/b.c", "docs/x.md"]
+    assert "declares no inputs" in rows["all"]["why"]
+    text = machine.hob_build("--explain", "app").stdout
+    assert "1 of its inputs changed: code/b.c" in text and "none of its 1 input files changed" in text
+    project.build()
+    _, rows = explain("--force")
+    assert rows["deps"]["action"] == "run" and rows["host"]["action"] == "reuse"
+    plan, rows = explain("--no-cache")
+    assert plan["clean"] and {row["action"] for row in rows.values()} == {"make", "run"}
+    project.set({"name": "deps", "run": "cp lock deps; true", "inputs": ["lock"]},
+                {"name": "build", "run": "cat code/*.c > built", "inputs": ["code/**"]})
+    _, rows = explain()
+    assert "its command" in rows["deps"]["why"] and "step deps before it" in rows["build"]["why"]
+    machine.environment("new", source={"url": project.repository.path})
+    assert "its first image" in machine.hob_build("--explain", "new").stdout
