@@ -14,16 +14,37 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 
 #define MIRROR_HASH_LENGTH 32
+
+/* Memory that one process of the git part may take: an object that says it is huge, or that grows
+ * when it is unpacked, fails by itself and not by the machine's memory. Mapped packs do not count.
+ */
+#define MEMORY_MAX (4LL * 1024 * 1024 * 1024)
+
+static void limit_memory(void)
+{
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* their shadows are larger */
+	struct rlimit memory;
+
+	if (getrlimit(RLIMIT_DATA, &memory) == 0 &&
+		(memory.rlim_cur == RLIM_INFINITY || memory.rlim_cur > MEMORY_MAX)) {
+		memory.rlim_cur = MEMORY_MAX;
+		setrlimit(RLIMIT_DATA, &memory);
+	}
+#endif
+}
 
 int git_library_start(struct error *err)
 {
 	static const int levels[] = {GIT_CONFIG_LEVEL_SYSTEM, GIT_CONFIG_LEVEL_XDG,
 		GIT_CONFIG_LEVEL_GLOBAL, GIT_CONFIG_LEVEL_PROGRAMDATA};
 	bool failed = git_libgit2_init() < 0;
+
+	limit_memory();
 
 	for (size_t i = 0; i < ARRAY_SIZE(levels); i++) {
 		failed |= git_libgit2_opts(GIT_OPT_SET_SEARCH_PATH, levels[i], "") < 0;

@@ -184,6 +184,15 @@ int git_inputs_child(struct child *child, void *context, void *ret_inputs, struc
 
 /* ---- what two commits differ in ---- */
 
+static int count_change(
+	const git_diff *diff, const git_diff_delta *change, const char *pathspec, void *payload)
+{
+	(void)diff;
+	(void)change;
+	(void)pathspec;
+	return ++*(uint64_t *)payload > GIT_FILES_MAX ? GIT_EUSER : 0;
+}
+
 static int send_paths(const git_diff *diff, int to_fd, struct error *err)
 {
 	CLEANUP(buffer_done) struct buffer paths;
@@ -208,6 +217,7 @@ int git_changes_child(struct child *child, void *context, void *ret_nothing, str
 	CLEANUP(git_tree_p) git_tree *to = NULL;
 	CLEANUP(git_diff_p) git_diff *diff = NULL;
 	git_diff_options options;
+	uint64_t count = 0;
 	int status = git_library_start(err), code;
 
 	(void)ret_nothing;
@@ -226,6 +236,8 @@ int git_changes_child(struct child *child, void *context, void *ret_nothing, str
 	}
 	git_diff_options_init(&options, GIT_DIFF_OPTIONS_VERSION);
 	options.flags = GIT_DIFF_INCLUDE_TYPECHANGE | GIT_DIFF_SKIP_BINARY_CHECK;
+	options.notify_cb = count_change;
+	options.payload = &count;
 	code = git_diff_tree_to_tree(&diff, mirror.repository, from, to, &options);
 	return code < 0 ? git_error_take(err, code, "compare the commits")
 			: send_paths(diff, task->to_fd, err);

@@ -24,32 +24,23 @@ void git_writer_done(struct git_writer *writer)
 	writer->folder = NULL;
 }
 
-/* ".git" as the file systems of other machines may read it too: in any case, with what NTFS drops
- * (final dots and spaces, streams), its short name, and characters that HFS+ ignores. */
+/* ".git" as git refuses it everywhere: in any case, with what NTFS drops (final dots and spaces,
+ * streams), and by its short name. */
 static bool is_dot_git(const char *name, size_t length)
 {
-	char plain[16];
+	char plain[8];
 	size_t used = 0;
 
-	for (size_t i = 0; i < length; i++) {
-		unsigned char c = (unsigned char)name[i];
-		bool ignored = i + 2 < length &&
-			       ((c == 0xe2 && (unsigned char)name[i + 1] >= 0x80 &&
-					(unsigned char)name[i + 1] <= 0x81) ||
-				       (c == 0xef && (unsigned char)name[i + 1] == 0xbb));
-
-		if (c == ':' || c == '\\') {
-			break;
-		}
-		if (ignored) {
-			i += 2;
-			continue;
-		}
-		if (used + 1 >= sizeof(plain)) {
+	while (used < length && name[used] != ':' && name[used] != '\\') {
+		if (used + 1 == sizeof(plain) && name[used] != '.' && name[used] != ' ') {
 			return false;
 		}
-		plain[used++] = (char)tolower(c);
+		if (used + 1 < sizeof(plain)) {
+			plain[used] = (char)tolower((unsigned char)name[used]);
+		}
+		used++;
 	}
+	used = used < sizeof(plain) ? used : sizeof(plain) - 1;
 	while (used > 0 && (plain[used - 1] == '.' || plain[used - 1] == ' ')) {
 		used--;
 	}

@@ -13,6 +13,7 @@ import pytest
 
 import leftovers
 from git_servers import git_http
+from history import History
 from hobtest import wait_for
 
 STEPS = [{"name": "first", "run": "echo 1 > first; mkdir -m 700 hidden; echo x > hidden/file"},
@@ -168,3 +169,38 @@ def test_launcher_killed(machine):
     machine.environment("app", source={"url": repository.path})
     machine.build("app")
     assert_tidy(machine)
+
+
+REUSING = [{"name": "kept", "run": "cat lock > kept", "inputs": ["lock"]},
+           {"name": "grown", "run": "cat number >> /grown", "inputs": ["number"], "incremental": True},
+           {"name": "narrow", "run": "cat number > narrow; ls > seen", "inputs": ["number"], "strict": True}]
+
+
+def test_killed_at_every_point_of_a_rebuild(machine):
+    """A delta, a reused step, one that goes on from its result, and one that sees its inputs only."""
+    repository = machine.repository("app")
+    History(repository, 1, 60)
+    repository.commit({"lock": "1\n", "number": "0\n"})
+    machine.environment("app", source={"url": repository.path}, steps=REUSING)
+    machine.build("app")
+    number, path = 0, f"{machine.folder}/points"
+    with open(path, "w", encoding="utf-8"):
+        os.chmod(path, 0o666)
+    repository.commit({"number": "1\n"})
+    assert machine.hob_build("app", env={"HOB_FAULT_LIST": path}).returncode == 0
+    with open(path, encoding="utf-8") as file:
+        points = sorted(set(file.read().split()))
+    assert {"delta.written", "layer.kept", "build.step_sealed", "image.before_commit"} <= set(points)
+    for number, point in enumerate(points, 2):
+        before = head(machine)
+        repository.commit({"number": f"{number}\n"})
+        done = machine.hob_build("app", env={"HOB_FAULT": point})
+        assert done.returncode == 0 or head(machine) == before or point.startswith("image."), point
+        retry = machine.hob_build("app")
+        assert retry.returncode == 0, f"after {point}: {retry.stdout}{retry.stderr}"
+        assert_tidy(machine)
+    machine.start()
+    made = machine.client.create("app")["id"]
+    assert machine.client.output(made, "cat number kept narrow; tail -n 1 /grown; cat seen; git status --porcelain") \
+        == f"{number}\n1\n{number}\n{number}\nnarrow\nnumber\nseen\n?? kept\n?? narrow\n?? seen\n"
+    machine.client.delete(made)
