@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/text.h"
+#include "builder/collect.h"
 #include "builder/git/git.h"
 #include "builder/job.h"
 #include "builder/local.h"
@@ -61,19 +62,61 @@ struct options {
 	char **names; /* NULL-terminated, of argv */
 };
 
+enum {
+	OPTION_DUE = 256,
+	OPTION_ALL,
+	OPTION_FORCE,
+	OPTION_SCHEDULED,
+	OPTION_NO_CACHE,
+	OPTION_EXPLAIN,
+	OPTION_CONFIG,
+	OPTION_JSON,
+	OPTION_VERSION
+};
+
+static int take_option(int option, struct options *options, const char *word, struct error *err)
+{
+	switch (option) {
+	case OPTION_DUE:
+		options->due = true;
+		return 0;
+	case OPTION_ALL:
+		options->all = true;
+		return 0;
+	case OPTION_FORCE:
+		options->job.force = true;
+		return 0;
+	case OPTION_NO_CACHE:
+		options->job.force = options->job.no_cache = true;
+		return 0;
+	case OPTION_SCHEDULED:
+		options->job.scheduled = true;
+		return 0;
+	case OPTION_EXPLAIN:
+		options->explain = true;
+		return 0;
+	case OPTION_CONFIG:
+		options->config = optarg;
+		return 0;
+	case OPTION_JSON:
+		options->json = true;
+		return 0;
+	case OPTION_VERSION:
+		printf("hob-build %s\n", HOB_VERSION);
+		options->shown = true;
+		return 0;
+	case 'h':
+		fputs(usage, stdout);
+		options->shown = true;
+		return 0;
+	default:
+		error_set(err, ERROR_USAGE, "unknown option, or one without its value: %s", word);
+		return error_hint(err, "hob-build --help");
+	}
+}
+
 static int parse_options(int argc, char **argv, struct options *options, struct error *err)
 {
-	enum {
-		OPTION_DUE = 256,
-		OPTION_ALL,
-		OPTION_FORCE,
-		OPTION_SCHEDULED,
-		OPTION_NO_CACHE,
-		OPTION_EXPLAIN,
-		OPTION_CONFIG,
-		OPTION_JSON,
-		OPTION_VERSION
-	};
 	static const struct option table[] = {
 		{"due", no_argument, NULL, OPTION_DUE},
 		{"all", no_argument, NULL, OPTION_ALL},
@@ -87,47 +130,13 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 		{"version", no_argument, NULL, OPTION_VERSION},
 		{NULL, 0, NULL, 0},
 	};
-	int option;
+	int option, status;
 
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, "h", table, NULL)) != -1) {
-		switch (option) {
-		case OPTION_DUE:
-			options->due = true;
-			break;
-		case OPTION_ALL:
-			options->all = true;
-			break;
-		case OPTION_FORCE:
-			options->job.force = true;
-			break;
-		case OPTION_NO_CACHE:
-			options->job.force = options->job.no_cache = true;
-			break;
-		case OPTION_SCHEDULED:
-			options->job.scheduled = true;
-			break;
-		case OPTION_EXPLAIN:
-			options->explain = true;
-			break;
-		case OPTION_CONFIG:
-			options->config = optarg;
-			break;
-		case OPTION_JSON:
-			options->json = true;
-			break;
-		case OPTION_VERSION:
-			printf("hob-build %s\n", HOB_VERSION);
-			options->shown = true;
-			return 0;
-		case 'h':
-			fputs(usage, stdout);
-			options->shown = true;
-			return 0;
-		default:
-			error_set(err, ERROR_USAGE, "unknown option, or one without its value: %s",
-				argv[optind - 1]);
-			return error_hint(err, "hob-build --help");
+		status = take_option(option, options, argv[optind - 1], err);
+		if (status < 0 || options->shown) {
+			return status;
 		}
 	}
 	options->names = argv + optind;
@@ -355,6 +364,24 @@ static void make_room(struct program *program)
 	}
 }
 
+/* Only after looking at every environment, each of which could be read. */
+static void collect(struct program *program)
+{
+	struct collected collected = {0};
+	struct error err = ERROR_INIT;
+
+	if ((!program->options.due && !program->options.all) || program->list.failure_count > 0) {
+		return;
+	}
+	if (collect_unused(program->store, program->list.items, program->list.count, &collected,
+		    &err) < 0) {
+		log_failure("build.not_collected", &err, "store", program->config->store);
+	} else if (collected.mirrors + collected.downloads > 0) {
+		log_info("build.collected", "mirrors", collected.mirrors, "downloads",
+			collected.downloads);
+	}
+}
+
 static int explain_all(struct program *program)
 {
 	for (size_t i = 0; i < program->chosen_count; i++) {
@@ -385,9 +412,10 @@ static int build_all(struct program *program)
 			note_failure(program, &err);
 		}
 		if (program->machine.cancelled != 0 || program->machine.launcher_lost) {
-			break;
+			return program->code;
 		}
 	}
+	collect(program);
 	return program->code;
 }
 

@@ -104,6 +104,8 @@ MUSTCHECK int git_write_inputs(struct machine *machine, const struct git_source 
 	const struct git_found *found, char *const *patterns, const struct git_place *place,
 	uint64_t *ret_files, struct error *err);
 
+/* "<mirrors>/<hash of the url>.git"; free() it. */
+char *git_mirror_path(const struct git_source *source);
 /* Deletes the mirror of a url. */
 MUSTCHECK int git_mirror_drop(const struct git_source *source, struct error *err);
 

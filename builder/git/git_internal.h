@@ -41,8 +41,6 @@ struct git_mirror {
 MUSTCHECK int git_mirror_open(const struct git_source *source, struct child *child,
 	struct git_mirror *ret_mirror, struct error *err);
 void git_mirror_close(struct git_mirror *mirror);
-/* "<mirrors>/<hash of the url>.git"; free() it. */
-char *git_mirror_path(const struct git_source *source);
 /* Does it have this commit with all its history? */
 bool git_mirror_has(const struct git_mirror *mirror, const git_oid *id);
 /* Records `name` -> id. */

@@ -195,7 +195,7 @@ def test_killed_at_every_point_of_a_rebuild(machine):
         before = head(machine)
         repository.commit({"number": f"{number}\n"})
         done = machine.hob_build("app", env={"HOB_FAULT": point})
-        assert done.returncode == 0 or head(machine) == before or point.startswith("image."), point
+        assert done.returncode == 0 or head(machine) == before or "publish" in done.stdout, point
         retry = machine.hob_build("app")
         assert retry.returncode == 0, f"after {point}: {retry.stdout}{retry.stderr}"
         assert_tidy(machine)

@@ -132,3 +132,26 @@ def test_an_image_is_whole_without_its_mirror(machine):
     machine.build("app")
     subprocess.run(["rm", "-rf", f"{machine.store}/mirrors"], check=True)
     assert check(machine, repository.path)[1]["fsck"] == ""
+
+
+def test_mirrors_of_removed_environments_go(machine):
+    for name in ("one", "two"):
+        machine.environment(name, source={"url": machine.repository(name).path})
+    assert machine.hob_build("--all").returncode == 0
+    mirrors = f"{machine.store}/mirrors"
+    names = {name for name in os.listdir(mirrors) if name.endswith(".git")}
+    stale = "ab" * 32
+    with open(f"{machine.store}/downloads/{stale}", "wb"):
+        pass
+    os.unlink(f"{machine.environments}/two.yaml")
+    assert machine.hob_build("--all").returncode == 0
+    assert len(names) == 2 and names < set(os.listdir(mirrors)), "it was taken before a day had passed"
+    for path in [f"{mirrors}/{name}" for name in names] + [f"{machine.store}/downloads/{stale}"]:
+        os.utime(path, (1, 1))
+    machine.write(f"{machine.environments}/bad.yaml", "nam: x\n")
+    machine.hob_build("--all")
+    assert names <= set(os.listdir(mirrors)), "collected although an environment could not be read"
+    os.unlink(f"{machine.environments}/bad.yaml")
+    assert machine.hob_build("--all").returncode == 0
+    assert len(names & set(os.listdir(mirrors))) == 1 and os.listdir(f"{machine.store}/downloads") == []
+    machine.build("one")
