@@ -234,6 +234,7 @@ static int make_base(struct job *job, struct error *err)
 			&job->range, &layer, err);
 	}
 	if (status == 0) {
+		*(layer.created_ms < job->build.started_ms ? &job->reused : &job->made) += 1;
 		status = job_add_layer(job, &layer, err);
 	}
 	return status < 0 ? status : job_fault("build.base", err);
@@ -292,8 +293,12 @@ static void prune(struct job *job)
 static int publish(struct job *job, struct error *err)
 {
 	CLEANUP(free_p) char *manifest = make_manifest(job);
-	struct image image = {
-		.manifest = manifest, .layers = job->layers, .layer_count = job->layer_count};
+	CLEANUP(free_p)
+	char *note = xasprintf("%zu layers made, %zu reused", job->made, job->reused);
+	struct image image = {.note = note,
+		.manifest = manifest,
+		.layers = job->layers,
+		.layer_count = job->layer_count};
 	int status;
 
 	report_stage(job->machine->report, "publish", "%zu layers", job->layer_count);
@@ -306,8 +311,8 @@ static int publish(struct job *job, struct error *err)
 	}
 	job->image_id = image.id;
 	job->published_us = clock_mono_us();
-	report_stage_end(job->machine->report, "img-%lld is the head, %zu layers made, %zu reused",
-		(long long)image.id, job->made, job->reused);
+	report_stage_end(
+		job->machine->report, "img-%lld is the head, %s", (long long)image.id, note);
 	prune(job); /* what it takes is nobody's wait */
 	return 0;
 }

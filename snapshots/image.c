@@ -119,11 +119,13 @@ static int publish_build(
 	int status;
 
 	query_init(&query, store->db,
-		"UPDATE builds SET state = 'published', image_id = ?, commit_id = ?, ended_ms = ?"
+		"UPDATE builds SET state = 'published', image_id = ?, commit_id = ?, ended_ms = ?,"
+		" message = ?"
 		" WHERE id = ? AND state = 'running'");
 	query_bind_int(&query, image->id);
 	query_bind_text(&query, image->commit);
 	query_bind_int(&query, image->created_ms);
+	query_bind_text(&query, image->note);
 	query_bind_int(&query, build_id);
 	status = query_run(&query, &changed, err);
 	if (status == 0 && changed != 1) {

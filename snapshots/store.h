@@ -138,6 +138,7 @@ struct image {
 	char commit[COMMIT_TEXT_SIZE]; /* of the first source, or empty */
 	char fingerprint[65]; /* of the environment and all commits: equal means unchanged */
 	int64_t created_ms;
+	const char *note; /* image_commit: the build's message; not kept with the image */
 	char *manifest; /* JSON: how a sandbox starts (env, user, workdir, sources) */
 	struct layer *layers; /* lowest first */
 	size_t layer_count;

@@ -65,6 +65,8 @@ def test_only_what_reads_a_change_runs_again(machine):
     project.commit({"docs/x.md": "changed\n"})
     assert "as before" in project.build()
     assert steps(machine) == first
+    assert catalog(machine, "SELECT message FROM builds ORDER BY id") == [
+        ("4 layers made, 0 reused",), ("1 layers made, 4 reused",)]
     assert project.output("cat docs/x.md built; git status --porcelain") == "changed\n1\na\n?? built\n?? deps\n"
     project.commit({"code/a.c": "b\n"})
     project.build()
