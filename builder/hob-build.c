@@ -13,6 +13,7 @@
 #include "builder/local.h"
 #include "builder/machine.h"
 #include "builder/report.h"
+#include "builder/source.h"
 #include "configs/config.h"
 #include "configs/environment.h"
 #include "configs/free_space.h"
@@ -437,6 +438,9 @@ int main(int argc, char **argv)
 	struct error err = ERROR_INIT;
 	int code = 0;
 
+	if (argc > 1 && (streq(argv[1], "--fetch") || streq(argv[1], "--sync"))) {
+		return source_main(argc, argv);
+	}
 	log_setup("hob-build", LOG_INFO, false);
 	if (parse_options(argc, argv, &program.options, &err) < 0) {
 		error_print("hob-build", &err);

@@ -94,6 +94,14 @@ enum environment_lifecycle {
 const char *environment_lifecycle_name(enum environment_lifecycle lifecycle);
 bool environment_lifecycle_from_name(const char *name, enum environment_lifecycle *ret);
 
+/* How warm and claimed sandboxes follow the source. */
+struct environment_sync {
+	char *at; /* "never", "claim" (hints too) or "hint" */
+	int64_t wait_ms; /* the answer to a claim waits for it so long */
+	char *run; /* after a sync that changed files; NULL: nothing */
+	bool refresh; /* a new image that differs in its source only does not replace sandboxes */
+};
+
 /* What gc keeps of an environment's snapshots. keep_last and keep_for_ms both 0: all of them. */
 struct environment_retention {
 	int64_t keep_last;
@@ -138,6 +146,7 @@ struct environment {
 				    */
 	bool exit_snapshot; /* a claimed sandbox's files become a snapshot when it ends */
 	struct environment_retention snapshots;
+	struct environment_sync sync;
 	char fingerprint[65]; /* sha256 of everything that shapes the image, all sources' commits
 				 apart */
 	char warm_fingerprint[65]; /* of services and prime; "" without: a warm sandbox of another

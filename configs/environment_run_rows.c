@@ -6,6 +6,7 @@
 #define SERVICE(member) .offset = offsetof(struct environment_service, member)
 
 static const char *const lifecycle_words[] = {"ephemeral", "hybrid", "long-running", NULL};
+static const char *const sync_words[] = {"never", "claim", "hint", NULL};
 static const char *const snapshot_words[] = {"never", "exit", NULL};
 static const char *const failure_words[] = {"fail", "ignore", NULL};
 static const char *const restore_words[] = {"skip", "start", NULL};
@@ -279,6 +280,37 @@ static const struct setting rows[] = {
 		.fallback = "never",
 		.choices = snapshot_words,
 		.about = "keep what a claimed sandbox has become as a snapshot when it ends"},
+	{.key = "sync",
+		.type = SETTING_SECTION,
+		.about = "how sandboxes that run follow the source"},
+	{.key = "sync.at",
+		.type = SETTING_CHOICE,
+		FIELD(sync.at),
+		.fallback = "hint",
+		.choices = sync_words,
+		.about = "when the newest commit is fetched for a sandbox: at a hint, at every "
+			 "claim too, or only when told"},
+	{.key = "sync.wait",
+		.type = SETTING_DURATION,
+		FIELD(sync.wait_ms),
+		.zero = true,
+		.fallback = "0",
+		.lowest = 1,
+		.highest = 10 * MINUTE,
+		.about = "how long the answer to a claim waits for a sync that is under way"},
+	{.key = "sync.run",
+		.type = SETTING_TEXT,
+		FIELD(sync.run),
+		.highest = RUN_BYTES_MAX,
+		.check = check_run,
+		.expects = "a command line for /bin/sh",
+		.about = "run inside after a sync that changed files, as `npm ci`"},
+	{.key = "sync.refresh",
+		.type = SETTING_BOOL,
+		FIELD(sync.refresh),
+		.fallback = "true",
+		.about = "bring warm sandboxes to a new image that differs in its source only, "
+			 "instead of replacing them"},
 	{.key = "snapshots",
 		.type = SETTING_SECTION,
 		.about = "which snapshots gc keeps; with neither number nor time it keeps all"},

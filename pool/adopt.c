@@ -19,6 +19,7 @@
 #include "pool/sandbox/sandbox.h"
 #include "pool/sandbox/services/services.h"
 #include "pool/services.h"
+#include "pool/sync/sync.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -131,6 +132,21 @@ static struct entry *entry_from_record(
 	return entry;
 }
 
+/* One that stands on an older image than it counts as. */
+static void count_as_refreshed(struct entry *entry)
+{
+	int64_t id = entry->record.sync.refreshed_id;
+	CLEANUP(free_p) char *name = xasprintf("img-%" PRId64, id);
+	struct pool_image *image = NULL;
+	struct error ignored = ERROR_INIT;
+
+	if (id != 0 && entry->image != NULL &&
+		pool_image_find(entry->manager, name, &image, &ignored) == 0) {
+		entry_count_as(entry, image);
+		pool_image_put(image);
+	}
+}
+
 static void adopt_record(struct manager *manager, struct entry_record *record)
 {
 	bool restored = record->snapshot_id != 0;
@@ -146,6 +162,7 @@ static void adopt_record(struct manager *manager, struct entry_record *record)
 
 	entry = entry_from_record(manager, record, image);
 	pool_image_put(image);
+	count_as_refreshed(entry);
 	if (status == 0) {
 		status = entry_files_open(entry, &err);
 	}
@@ -235,7 +252,7 @@ static void adopt_execs(struct entry *entry, const uint32_t *ids, size_t count)
 	exec_records_parse(buffer_text(&text), text.length, adopt_exec, &execs);
 	buffer_done(&text);
 	for (size_t i = 0; i < count; i++) {
-		if (!seen[i] && ids[i] < SERVICE_EXEC_FIRST) {
+		if (!seen[i] && ids[i] < SERVICE_EXEC_FIRST && !sync_adopts(entry, ids[i])) {
 			run_adopt(entry, &(struct exec_record){.id = ids[i],
 						 .started_ms = entry->record.last_active_ms,
 						 .argv = (char **)(uintptr_t)unknown});
@@ -258,6 +275,7 @@ void entry_adopted(struct entry *entry, const uint32_t *execs, size_t count)
 	entry->adopt_as = ENTRY_GONE;
 	adopt_execs(entry, execs, count);
 	entry_services_adopt(entry, execs, count);
+	sync_adopted(entry);
 	/* Writing this down and taking its commands up was our doing, not its owner's. */
 	entry->record.last_active_ms = active_ms;
 	entry_keep_time(entry);

@@ -99,7 +99,8 @@ static void build_start(struct pool *pool)
 	pool->build_started_ms = clock_real_ms();
 	pool->manager->builds_running++;
 	(void)fault_point("build.start");
-	launcher_build(pool->manager->launcher, pool->name, scheduled, on_build_started, pool);
+	launcher_build(pool->manager->launcher, pool->name,
+		scheduled ? BUILD_SCHEDULED : BUILD_ASKED, on_build_started, pool);
 }
 
 static bool may_start(const struct pool *pool)

@@ -12,6 +12,7 @@
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/services.h"
+#include "pool/sync/sync.h"
 
 #include <inttypes.h>
 
@@ -123,6 +124,7 @@ static void finish(struct entry *entry, enum cold_reason reason, bool hinted, bo
 	log_info("sandbox.claimed", "sandbox", entry->record.id, "environment", pool->name,
 		"source", source_of(&result), "reason", cold_reason_name(reason), "us",
 		result.took_us);
+	sync_at_claim(entry);
 	fn(context, &result, NULL);
 }
 

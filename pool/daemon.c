@@ -32,7 +32,7 @@ struct daemon {
 	struct manager *manager;
 	struct http_server *server, *hooks;
 	struct loop_timer *stop_timer;
-	int lock_fd, listen_fd, hook_fd, snapshots_program;
+	int lock_fd, listen_fd, hook_fd, snapshots_program, build_program;
 	bool stopping, sandboxes_gone;
 	size_t removals; /* asked of the launcher and not yet done */
 	struct error failure; /* ends the process with its exit code */
@@ -191,7 +191,8 @@ static int start_as_root(struct daemon *daemon, struct error *err)
 		(status = startup_lock(config, &daemon->lock_fd, err)) < 0 ||
 		(status = startup_socket(config, &daemon->listen_fd, err)) < 0 ||
 		(status = startup_hook_socket(config, &daemon->hook_fd, err)) < 0 ||
-		(status = startup_program("hob-snapshots", &daemon->snapshots_program, err)) < 0) {
+		(status = startup_program("hob-snapshots", &daemon->snapshots_program, err)) < 0 ||
+		(status = startup_program("hob-build", &daemon->build_program, err)) < 0) {
 		return status;
 	}
 	startup_descriptors(config);
@@ -215,7 +216,8 @@ static int start_as_user(struct daemon *daemon, struct error *err)
 	}
 	daemon->stop_timer = loop_timer_new(daemon->loop, on_stop_timeout, daemon);
 	return manager_open(daemon->config, daemon->loop, daemon->launcher, daemon->store,
-		daemon->snapshots_program, on_started, daemon, &daemon->manager, err);
+		daemon->snapshots_program, daemon->build_program, on_started, daemon,
+		&daemon->manager, err);
 }
 
 static void daemon_done(struct daemon *daemon)
@@ -236,6 +238,7 @@ static void daemon_done(struct daemon *daemon)
 	fd_done(&daemon->hook_fd);
 	fd_done(&daemon->lock_fd);
 	fd_done(&daemon->snapshots_program);
+	fd_done(&daemon->build_program);
 }
 
 int daemon_run(const struct config *config, const struct daemon_options *options, struct error *err)
@@ -245,7 +248,8 @@ int daemon_run(const struct config *config, const struct daemon_options *options
 		.lock_fd = -1,
 		.listen_fd = -1,
 		.hook_fd = -1,
-		.snapshots_program = -1};
+		.snapshots_program = -1,
+		.build_program = -1};
 	int status;
 
 	/* A client that hangs up is an errno, not the end. */

@@ -17,6 +17,7 @@
 #include "pool/run.h"
 #include "pool/sandbox/sandbox.h"
 #include "pool/services.h"
+#include "pool/sync/sync.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -75,6 +76,8 @@ void entry_free(struct entry *entry)
 	fd_done(&entry->state_fd);
 	fd_done(&entry->execs_fd);
 	entry_record_done(&entry->record);
+	sync_about_free(entry->sync_about);
+	pool_image_put(entry->stands_on);
 	pool_image_put(entry->image);
 	pool_image_put(entry->comes_back_from);
 	free(entry);
@@ -133,9 +136,42 @@ void entry_set_hint(struct entry *entry, struct hint *hint)
 	count(entry, entry->record.state, true);
 }
 
+struct pool_image *entry_base(const struct entry *entry)
+{
+	return entry->stands_on != NULL ? entry->stands_on : entry->image;
+}
+
+void entry_count_as(struct entry *entry, struct pool_image *image)
+{
+	struct pool_image *before = entry->image;
+
+	count(entry, entry->record.state, false);
+	entry->image = pool_image_ref(image);
+	count(entry, entry->record.state, true);
+	if (entry->stands_on == NULL) {
+		entry->stands_on = before;
+	} else {
+		pool_image_put(before);
+	}
+	manager_dirty(entry->manager);
+}
+
+const char *entry_commit_of(const struct entry *entry, size_t source)
+{
+	const struct pool_image *base = entry_base(entry);
+
+	if (base == NULL || source >= base->source_count) {
+		return "";
+	}
+	return source < strv_count(entry->record.sync.commits) ? entry->record.sync.commits[source]
+							       : base->sources[source].commit;
+}
+
 const char *entry_commit(const struct entry *entry)
 {
-	return entry->image != NULL ? entry->image->commit : "";
+	const char *commit = entry_commit_of(entry, 0);
+
+	return *commit == '\0' && entry->image != NULL ? entry->image->commit : commit;
 }
 
 static void list_remove(struct entry *entry)

@@ -25,6 +25,8 @@ struct snapshot_job;
 struct hint;
 struct claim;
 struct warm_set;
+struct sync;
+struct sync_about;
 struct entry;
 
 struct entry_list {
@@ -52,7 +54,9 @@ struct entry_wait {
 struct entry {
 	struct manager *manager;
 	struct pool *pool;
-	struct pool_image *image; /* counted */
+	struct pool_image *image; /* counted: what it counts as */
+	struct pool_image
+		*stands_on; /* counted: what it was made of, once it is another; or NULL */
 	struct entry_record record;
 	struct entry *next, *previous; /* of its state's list */
 	struct entry *bucket_next;
@@ -107,6 +111,10 @@ struct entry {
 	int64_t noted_ms; /* last_active_ms of the last snapshot of session_job */
 	struct pool_image *comes_back_from; /* counted; NULL: there is no note */
 	struct dormant_wait *wakers;
+	struct sync *sync; /* its source is being changed; NULL: not */
+	struct sync_about *sync_about; /* how the last one ended; NULL: none was */
+	bool sync_wanted; /* once the newest commit is known */
+	bool refresh_failed; /* it is to be replaced */
 	struct entry_use *uses;
 	struct entry_wait *waits;
 	int64_t touched_ms; /* when the state file's time was last moved on */
@@ -136,6 +144,12 @@ void entry_files_remove(struct entry *entry);
 /* Two facts that the counts of its image and of the manager depend on. */
 void entry_set_outdated(struct entry *entry);
 void entry_set_serving(struct entry *entry);
+/* The image whose layers are below it, whatever it counts as. */
+struct pool_image *entry_base(const struct entry *entry);
+/* It counts as `image` from now on. */
+void entry_count_as(struct entry *entry, struct pool_image *image);
+/* The commit that one of its workspaces is at; "": there is no such source. */
+const char *entry_commit_of(const struct entry *entry, size_t source);
 
 bool entry_is_busy(const struct entry *entry);
 /* Somebody worked in it just now. */

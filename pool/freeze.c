@@ -62,7 +62,8 @@ static bool stands_still(const struct entry *entry)
 
 void entry_freeze(struct entry *entry)
 {
-	if (entry->record.state == ENTRY_READY && !entry->frozen && entry->client != NULL) {
+	if (entry->record.state == ENTRY_READY && !entry->frozen && entry->client != NULL &&
+		entry->sync == NULL) {
 		if (!entry_services_up(entry)) {
 			entry_freeze_later(entry); /* what has just died comes up first */
 			return;

@@ -57,8 +57,39 @@ int manifest_parse(
 	return 0;
 }
 
+void manifest_sources(const char *text, struct image_source **ret_sources, size_t *ret_count)
+{
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	struct error ignored = ERROR_INIT;
+	const json_t *list, *item;
+	size_t i, room = 0;
+
+	*ret_sources = NULL;
+	*ret_count = 0;
+	if (json_parse_object(text, strlen(text), &json, &ignored) < 0) {
+		return;
+	}
+	list = json_object_get(json, "sources");
+	json_array_foreach ((json_t *)(uintptr_t)list, i, item) {
+		const char *path = json_string_value(json_object_get(item, "path"));
+		const char *ref = json_string_value(json_object_get(item, "ref"));
+		const char *commit = json_string_value(json_object_get(item, "commit"));
+		struct image_source *source = array_add(ret_sources, ret_count, &room);
+
+		source->path = xstrdup(path != NULL ? path : "");
+		source->ref = xstrdup(ref != NULL ? ref : "");
+		snprintf(
+			source->commit, sizeof(source->commit), "%s", commit != NULL ? commit : "");
+	}
+}
+
 static void pool_image_free(struct pool_image *image)
 {
+	for (size_t i = 0; i < image->source_count; i++) {
+		free(image->sources[i].path);
+		free(image->sources[i].ref);
+	}
+	free(image->sources);
 	free(image->layers);
 	strv_free(image->env);
 	free(image->user);
@@ -106,6 +137,8 @@ static int fill(struct pool_image *image, const struct image *about, struct erro
 	image->layers = xcalloc(about->layer_count, sizeof(*image->layers));
 	memcpy(image->layers, about->layers, about->layer_count * sizeof(*image->layers));
 	image->layer_count = about->layer_count;
+	manifest_sources(about->manifest != NULL ? about->manifest : "{}", &image->sources,
+		&image->source_count);
 	return manifest_parse(about->manifest != NULL ? about->manifest : "{}", &image->env,
 		&image->user, &image->cwd, err);
 }

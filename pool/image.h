@@ -12,6 +12,12 @@
 
 struct manager;
 
+/* A workspace of an image, as its manifest has it. */
+struct image_source {
+	char *path, *ref; /* ref: refs/heads/… or refs/tags/…; "": a bare commit */
+	char commit[COMMIT_TEXT_SIZE];
+};
+
 struct pool_image {
 	struct manager *manager;
 	struct pool_image *next;
@@ -27,6 +33,8 @@ struct pool_image {
 	char **env;
 	char *user;
 	char *cwd;
+	struct image_source *sources;
+	size_t source_count;
 	/* Sandboxes under way and ready on it, how many of either are reserved by a hint, and
 	 * claims that wait for one that is not. */
 	size_t creating, ready, creating_hinted, ready_hinted, waiting;
@@ -44,6 +52,8 @@ void pool_image_put(struct pool_image *image); /* NULL is fine */
 /* At start: exactly the images and snapshots in use stay leased. */
 MUSTCHECK int pool_images_lease(struct manager *manager, struct error *err);
 
+/* The sources of a manifest; none when it has none. */
+void manifest_sources(const char *text, struct image_source **ret_sources, size_t *ret_count);
 /* What a manifest says, into env, user and cwd. ERROR_CORRUPT. */
 MUSTCHECK int manifest_parse(
 	const char *text, char ***ret_env, char **ret_user, char **ret_cwd, struct error *err);

@@ -24,6 +24,7 @@
 #include "pool/sandbox/sandbox.h"
 #include "pool/services.h"
 #include "pool/snapshot.h"
+#include "pool/sync/sync.h"
 #include "pool/usage.h"
 
 #include <stdio.h>
@@ -346,6 +347,7 @@ void entry_warmed(struct entry *entry)
 	if (clock_mono_ms() >= pool->trouble_until_ms) {
 		pool_recovered(pool);
 	}
+	sync_when_ready(entry);
 	claims_serve(entry);
 }
 

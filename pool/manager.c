@@ -18,6 +18,9 @@
 #include "pool/sandbox/sandbox.h"
 #include "pool/services.h"
 #include "pool/snapshot.h"
+#include "pool/sync/fetch.h"
+#include "pool/sync/sync.h"
+#include "pool/sync/transfer.h"
 #include "pool/upkeep.h"
 #include "pool/usage.h"
 
@@ -114,7 +117,8 @@ static bool pool_is_used(const struct pool *pool)
 			return true;
 		}
 	}
-	return pool->conf != NULL || pool->claims_first != NULL || pool->build_running;
+	return pool->conf != NULL || pool->claims_first != NULL || pool->build_running ||
+	       fetch_is_running(pool);
 }
 
 static void pool_free(struct pool *pool)
@@ -123,6 +127,7 @@ static void pool_free(struct pool *pool)
 	fd_done(&pool->build_pidfd);
 	warm_set_put(pool->warm);
 	demand_free(pool->demand);
+	source_state_free(pool->source);
 	pool_image_put(pool->head);
 	free(pool);
 }
@@ -161,6 +166,7 @@ void pool_head_refresh(struct pool *pool)
 	}
 	pool_image_put(pool->head);
 	pool->head = head;
+	newest_note_head(pool, head);
 	log_info("pool.head", "environment", pool->name, "image", head != NULL ? head->id : 0,
 		"commit", head != NULL ? head->commit : "");
 	pool_recovered(pool);
@@ -262,8 +268,9 @@ static void on_retry(void *context)
 }
 
 int manager_open(const struct config *config, struct loop *loop, struct launcher *launcher,
-	struct store *store, int snapshots_program, void (*on_started)(void *context),
-	void *context, struct manager **ret_manager, struct error *err)
+	struct store *store, int snapshots_program, int build_program,
+	void (*on_started)(void *context), void *context, struct manager **ret_manager,
+	struct error *err)
 {
 	struct manager *manager = xcalloc(1, sizeof(*manager));
 	int status;
@@ -273,6 +280,7 @@ int manager_open(const struct config *config, struct loop *loop, struct launcher
 	manager->launcher = launcher;
 	manager->store = store;
 	manager->snapshots_program = snapshots_program;
+	manager->build_program = build_program;
 	manager->slots = slot_set_new((uint32_t)(config->id_slots - BUILD_SLOTS));
 	manager->started_ms = clock_real_ms();
 	manager->output.most = (size_t)config->output_bytes_max;
@@ -329,6 +337,7 @@ static void forget_entries(struct manager *manager)
 			/* Not detached one by one: hob-init is to see a lost connection, and keep
 			 * what its commands write for the next hobd. */
 			entry_services_drop(entry);
+			sync_drop(entry);
 			init_client_free(entry->client);
 			entry->client = NULL;
 			runs_drop(entry, &err);
@@ -345,6 +354,7 @@ void manager_close(struct manager *manager)
 	manager->closing = true;
 	upkeep_close(manager);
 	snapshots_close(manager);
+	transfers_close(manager);
 	forget_entries(manager);
 	demands_close(manager);
 	environments_close(manager);

@@ -34,6 +34,8 @@ struct snapshot_job;
 struct demand;
 struct demands;
 struct upkeep;
+struct source_state;
+struct transfer;
 struct usage_log;
 struct warm_set;
 
@@ -78,6 +80,8 @@ struct pool {
 	int64_t retry_at_ms; /* monotonic */
 	int64_t trouble_until_ms; /* monotonic: services died in ready ones; not over before this */
 	struct error failure;
+	struct source_state *source; /* fetch.c's: the newest commits that are known */
+	uint64_t syncs, refreshes, refresh_failures; /* sandboxes brought forward */
 	/* Builds. */
 	bool build_queued, build_running;
 	bool build_asked; /* the queued one: by somebody, not by the schedule */
@@ -100,7 +104,7 @@ struct manager {
 	struct usage_log *usage;
 	bool pages_out; /* see page_out.h */
 	bool paging; /* the launcher was asked to */
-	int snapshots_program; /* hob-snapshots, opened */
+	int snapshots_program, build_program; /* hob-snapshots and hob-build, opened */
 	int64_t started_ms;
 	struct pool *pools;
 	struct pool_image *images;
@@ -126,6 +130,7 @@ struct manager {
 	int watch_environments, watch_heads;
 	int64_t builds_running;
 	struct snapshot_job *snapshot_jobs;
+	struct transfer *transfers;
 	size_t removals; /* of what snapshots left, asked of the launcher */
 	struct upkeep *upkeep;
 	struct demands *demands;
@@ -134,7 +139,7 @@ struct manager {
 /* Loads environments, adopts what is there, then calls on_started from the loop. Everything passed
  * in stays the caller's and outlives the manager. */
 MUSTCHECK int manager_open(const struct config *config, struct loop *loop,
-	struct launcher *launcher, struct store *store, int snapshots_program,
+	struct launcher *launcher, struct store *store, int snapshots_program, int build_program,
 	void (*on_started)(void *context), void *context, struct manager **ret_manager,
 	struct error *err);
 /* Destroys every sandbox, then calls on_stopped. */

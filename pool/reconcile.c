@@ -10,6 +10,7 @@
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
+#include "pool/sync/refresh.h"
 #include "pool/upkeep.h"
 
 /* Creations begun in one turn of the loop: claims that arrive meanwhile wait no longer. */
@@ -22,10 +23,21 @@ static int64_t unreserved(const struct pool_image *image)
 	return (int64_t)(image->ready - image->ready_hinted);
 }
 
+static int64_t refreshing_count(const struct pool *pool)
+{
+	int64_t count = 0;
+
+	for (const struct entry *entry = pool->entries[ENTRY_READY].first; entry != NULL;
+		entry = entry->next) {
+		count += entry->hint == NULL && entry_refreshes(entry) ? 1 : 0;
+	}
+	return count;
+}
+
 static struct pool_view view_of(const struct pool *pool, int64_t now_ms)
 {
 	const struct manager *manager = pool->manager;
-	int64_t creating = 0;
+	int64_t creating = 0, refreshing;
 	struct pool_view view = {
 		.draining = pool->conf == NULL,
 		.has_head = pool->head != NULL,
@@ -46,14 +58,18 @@ static struct pool_view view_of(const struct pool *pool, int64_t now_ms)
 	if (space_is_low(manager) && view.target > SPACE_LOW_READY_MAX) {
 		view.target = SPACE_LOW_READY_MAX;
 	}
-	view.ready_stale =
-		(int64_t)pool->entries[ENTRY_READY].count - view.hinted - view.ready_head;
+	refreshing = refreshing_count(pool);
+	view.ready_stale = (int64_t)pool->entries[ENTRY_READY].count - view.hinted -
+			   view.ready_head - refreshing;
 	if (pool->head != NULL) {
-		view.creating_head = (int64_t)(pool->head->creating - pool->head->creating_hinted);
+		/* What is brought forward comes as surely as what is made. */
+		view.creating_head =
+			refreshing + (int64_t)(pool->head->creating - pool->head->creating_hinted);
 		view.waiting_head = (int64_t)pool->head->waiting;
 	}
 	creating =
 		(int64_t)(pool->entries[ENTRY_CREATING].count + pool->entries[ENTRY_WARMING].count);
+	creating += refreshing;
 	view.creating_other = creating > view.creating_head ? creating - view.creating_head : 0;
 	return view;
 }
@@ -67,7 +83,8 @@ static void retire(struct pool *pool, bool stale, int64_t wanted, const char *re
 		struct entry *next = entry->next;
 
 		if (entry->hint == NULL &&
-			(entry->image != pool->head || entry->outdated) == stale) {
+			(entry->image != pool->head || entry->outdated) == stale &&
+			!entry_refreshes(entry)) {
 			entry_release(entry, reason);
 			wanted--;
 		}
@@ -81,6 +98,7 @@ static void pool_reconcile(struct pool *pool, int64_t now_ms, int64_t *left)
 	struct pool_view view;
 	struct pool_plan plan;
 
+	pool_refresh(pool);
 	if (pool->attempts > 0 && pool->trouble_until_ms > 0 && now_ms >= pool->trouble_until_ms &&
 		pool->entries[ENTRY_READY].count > 0) {
 		pool_recovered(pool);

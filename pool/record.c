@@ -69,8 +69,11 @@ void entry_record_done(struct entry_record *record)
 {
 	strv_free(record->env);
 	json_decref(record->metadata);
+	strv_free(record->sync.commits);
+	free(record->sync.to);
 	record->env = NULL;
 	record->metadata = NULL;
+	record->sync = (struct entry_record_sync){0};
 }
 
 static json_t *json_from_strv(char *const *list)
@@ -119,6 +122,30 @@ static json_t *meter_format(const struct entry_meter *meter)
 	return json;
 }
 
+/* NULL when there is nothing to tell. */
+static json_t *json_from_sync(const struct entry_record_sync *sync)
+{
+	json_t *json;
+
+	if (sync->commits == NULL && !sync->running && !sync->torn && sync->refreshed_id == 0) {
+		return NULL;
+	}
+	json = json_pack("{s:I, s:I, s:I}", "image", (json_int_t)sync->refreshed_id, "refreshes",
+		(json_int_t)sync->refreshes, "bytes", (json_int_t)sync->bytes);
+	if (sync->commits != NULL) {
+		json_object_set_new(json, "commits", json_from_strv(sync->commits));
+	}
+	if (sync->running) {
+		json_object_set_new(json, "exec", json_integer(sync->exec));
+		json_object_set_new(json, "source", json_integer((json_int_t)sync->source));
+		json_object_set_new(json, "to", json_string(sync->to != NULL ? sync->to : ""));
+	}
+	if (sync->torn) {
+		json_object_set_new(json, "torn", json_true());
+	}
+	return json;
+}
+
 /* A record of before there were meters has none. */
 static int meter_parse(const json_t *json, struct entry_meter *meter, struct error *err)
 {
@@ -148,6 +175,7 @@ bool entry_record_format(const struct entry_record *record, struct buffer *line)
 		(json_int_t)record->last_active_ms);
 	CLEANUP(free_p) char *text = NULL;
 	size_t before = line->length;
+	json_t *sync;
 
 	if (record->snapshot_id != 0) {
 		json_object_set_new(
@@ -179,6 +207,10 @@ bool entry_record_format(const struct entry_record *record, struct buffer *line)
 		json_object_set_new(json, "hint",
 			json_pack("{s:s, s:s, s:I}", "owner", record->hint.owner, "key",
 				record->hint.key, "ttl_ms", (json_int_t)record->hint.ttl_ms));
+	}
+	sync = json_from_sync(&record->sync);
+	if (sync != NULL) {
+		json_object_set_new(json, "sync", sync);
 	}
 	if (record->env != NULL) {
 		json_object_set_new(json, "env", json_from_strv(record->env));
@@ -292,6 +324,40 @@ static int read_hint(const json_t *json, struct hint_record *hint, struct error 
 	return 0;
 }
 
+static int read_sync(const json_t *json, struct entry_record_sync *sync, struct error *err)
+{
+	const json_t *commits = json_object_get(json, "commits");
+	const char *to = NULL;
+	int64_t exec = -1;
+	json_t *item;
+	size_t i;
+	int status;
+
+	if (json == NULL) {
+		return 0;
+	}
+	if (!json_is_object(json) || (commits != NULL && !json_is_array(commits))) {
+		return error_set(err, ERROR_CORRUPT, "sync has the wrong type");
+	}
+	json_array_foreach ((json_t *)(uintptr_t)commits, i, item) {
+		strv_add(&sync->commits, json_is_string(item) ? json_string_value(item) : "");
+	}
+	if ((status = json_get_int(json, "image", 0, INT64_MAX, &sync->refreshed_id, err)) < 0 ||
+		(status = json_get_int(json, "refreshes", 0, INT64_MAX, &sync->refreshes, err)) <
+			0 ||
+		(status = json_get_int(json, "bytes", 0, INT64_MAX, &sync->bytes, err)) < 0 ||
+		(status = json_get_int(json, "source", 0, INT64_MAX, &sync->source, err)) < 0 ||
+		(status = json_get_int(json, "exec", 0, INT32_MAX, &exec, err)) < 0 ||
+		(status = json_get_bool(json, "torn", &sync->torn, err)) < 0 ||
+		(status = json_get_str(json, "to", &to, err)) < 0) {
+		return status;
+	}
+	sync->running = exec >= 0;
+	sync->exec = exec >= 0 ? (uint32_t)exec : 0;
+	sync->to = xstrdup(to);
+	return 0;
+}
+
 static int read_claim(const json_t *json, struct entry_record *record, struct error *err)
 {
 	json_t *env = json_object_get(json, "env");
@@ -334,7 +400,8 @@ int entry_record_parse(
 		(status = read_numbers(json, &record, err)) < 0 ||
 		(status = read_hint(json, &record.hint, err)) < 0 ||
 		(status = meter_parse(json_object_get(json, "meter"), &record.meter, err)) < 0 ||
-		(status = read_claim(json, &record, err)) < 0) {
+		(status = read_claim(json, &record, err)) < 0 ||
+		(status = read_sync(json_object_get(json, "sync"), &record.sync, err)) < 0) {
 		entry_record_done(&record);
 		err->kind = ERROR_CORRUPT;
 		return -ERROR_CORRUPT;

@@ -55,6 +55,21 @@ struct entry_meter {
 	int64_t ended_ms;
 };
 
+/* What became of the source that a sandbox was made with. All zero: it is as its image has it. */
+struct entry_record_sync {
+	char **commits; /* of its workspaces now, one a source; NULL: the image's */
+	/* Under way. */
+	bool running;
+	uint32_t exec; /* hob-init's command that applies it; 0: not started */
+	int64_t source;
+	char *to; /* the commit that this source goes to */
+	bool torn; /* one ended in the middle: neither the one commit nor the other */
+	int64_t refreshed_id; /* the image that it counts as, though it stands on another; 0: none
+			       */
+	int64_t refreshes;
+	int64_t bytes; /* that were brought to it in all */
+};
+
 /* The part of a sandbox that outlives hobd. Times are real, ms; 0 is "not yet" or "never". */
 struct entry_record {
 	char id[ID_SIZE];
@@ -81,6 +96,7 @@ struct entry_record {
 	struct hint_record hint; /* until CLAIMED */
 	char **env; /* of the claim; NULL: none */
 	json_t *metadata; /* of the claim; NULL: none */
+	struct entry_record_sync sync;
 };
 
 void entry_record_done(struct entry_record *record);

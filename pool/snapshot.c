@@ -476,7 +476,7 @@ static int job_start(struct entry *entry, const struct snapshot_order *order, bo
 	job->manager = manager;
 	job->next = manager->snapshot_jobs;
 	manager->snapshot_jobs = job;
-	job->image = pool_image_ref(entry->image);
+	job->image = pool_image_ref(entry_base(entry));
 	memcpy(job->id, entry->record.id, sizeof(job->id));
 	job->slot = entry->record.slot;
 	job->started_us = clock_mono_us();

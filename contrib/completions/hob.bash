@@ -24,7 +24,7 @@ _hob_environments() {
 _hob_operands() {
 	case "$1" in
 	create | warm | build) _hob_environments ;;
-	exec | info | logs | ps | attach | timeout | pause | resume | rm | snapshot | fork) _hob_sandboxes ;;
+	exec | info | logs | ps | attach | timeout | sync | pause | resume | rm | snapshot | fork) _hob_sandboxes ;;
 	restore) _hob_snapshots ;;
 	shell) _hob_sandboxes && _hob_environments ;;
 	cp) _hob_sandboxes | sed 's/$/:/' ;;

@@ -37,20 +37,6 @@ void handle_info(struct http_request *request)
 
 /* ---- claiming ---- */
 
-/* How far the image is behind the newest one of its environment, in seconds. */
-static int64_t behind_s(const struct entry *entry)
-{
-	const struct pool_image *head = entry->pool->head;
-	int64_t ms;
-
-	if (head == NULL || head == entry->image || entry->image == NULL ||
-		streq(entry_commit(entry), head->commit)) {
-		return 0;
-	}
-	ms = head->created_ms - entry->image->created_ms;
-	return ms > 0 ? ms / 1000 : 0;
-}
-
 static void on_claimed(void *context, const struct claim_result *result, const struct error *err)
 {
 	struct http_request *request = context;
@@ -58,9 +44,9 @@ static void on_claimed(void *context, const struct claim_result *result, const s
 	http_request_work_done(request);
 	if (err != NULL) {
 		http_reply_error(request, err);
-		return;
+	} else if (!handle_claim_waits(request, result)) {
+		http_reply_json(request, MHD_HTTP_CREATED, claim_to_json(result));
 	}
-	http_reply_json(request, MHD_HTTP_CREATED, claim_to_json(result));
 }
 
 json_t *claim_to_json(const struct claim_result *result)
@@ -80,7 +66,6 @@ json_t *claim_to_json(const struct claim_result *result)
 	json_object_set_new(json, "services_us",
 		json_integer(
 			cold || result->restored ? (json_int_t)result->entry->services_us : 0));
-	json_object_set_new(json, "behind_s", json_integer((json_int_t)behind_s(result->entry)));
 	return json;
 }
 

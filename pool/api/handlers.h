@@ -2,6 +2,8 @@
 #ifndef HOB_POOL_API_HANDLERS_H
 #define HOB_POOL_API_HANDLERS_H
 
+#include <stdbool.h>
+
 struct exec_body;
 struct http_request;
 struct entry;
@@ -29,6 +31,11 @@ void handle_warm_cancel(struct http_request *request);
 
 /* handle_usage.c */
 void handle_usage(struct http_request *request);
+/* handle_sync.c */
+void handle_sandbox_sync(struct http_request *request);
+struct claim_result;
+/* Does the answer to this claim wait for a sync under way? Then it is given later. */
+bool handle_claim_waits(struct http_request *request, const struct claim_result *result);
 
 /* handle_snapshots.c */
 void handle_snapshot_take(struct http_request *request);

@@ -9,6 +9,7 @@
 #include "pool/image.h"
 #include "pool/manager.h"
 #include "pool/run.h"
+#include "pool/sync/sync.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -104,11 +105,12 @@ json_t *entry_to_json(const struct entry *entry)
 {
 	const struct entry_record *record = &entry->record;
 	const struct pool_image *image = entry->image;
+	json_t *json;
 
-	return json_pack("{s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:I, s:o, s:o, s:s, s:s, "
+	json = json_pack("{s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:I, s:o, s:o, s:s, s:s, "
 			 "s:I, s:b, s:o}",
 		"id", record->id, "environment", record->environment, "image",
-		json_numbered("img-", record->image_id), "snapshot",
+		json_numbered("img-", image != NULL ? image->id : record->image_id), "snapshot",
 		json_numbered("snap-", record->snapshot_id), "commit", entry_commit(entry), "state",
 		entry_state_name(record->state), "created_at", json_time(record->created_ms),
 		"claimed_at", json_time(record->claimed_ms), "expires_at",
@@ -119,6 +121,12 @@ json_t *entry_to_json(const struct entry *entry)
 		image != NULL ? image->cwd : "/", "user", image != NULL ? image->user : "root",
 		"pid", (json_int_t)record->pid, "frozen", entry->frozen, "paused_at",
 		json_time(record->paused_at_ms));
+	if (entry->stands_on != NULL) {
+		json_object_set_new(json, "stands_on", json_numbered("img-", entry->stands_on->id));
+	}
+	json_object_set_new(json, "behind_s", json_integer((json_int_t)sync_behind_s(entry)));
+	json_object_set_new(json, "sync", sync_to_json(entry));
+	return json;
 }
 
 static json_t *argv_to_json(char *const *argv)

@@ -16,6 +16,7 @@ const struct route http_routes[] = {
 	{"POST", "/v1/sandboxes/*/timeout", handle_sandbox_timeout, 0},
 	{"POST", "/v1/sandboxes/*/pause", handle_sandbox_pause, 0},
 	{"POST", "/v1/sandboxes/*/resume", handle_sandbox_resume, ROUTE_WAKES},
+	{"POST", "/v1/sandboxes/*/sync", handle_sandbox_sync, ROUTE_WAKES},
 	{"POST", "/v1/sandboxes/*/snapshots", handle_snapshot_take, 0},
 	{"POST", "/v1/sandboxes/*/fork", handle_fork, ROUTE_WAKES},
 	{"POST", "/v1/sandboxes/*/exec", handle_exec, ROUTE_WAKES},

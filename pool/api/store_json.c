@@ -6,6 +6,8 @@
 #include "pool/demand/demand.h"
 #include "pool/image.h"
 #include "pool/manager.h"
+#include "pool/sync/fetch.h"
+#include "pool/sync/sync.h"
 #include "pool/upkeep.h"
 
 #include <inttypes.h>
@@ -40,7 +42,7 @@ static json_t *failing_to_json(const struct pool *pool)
 
 json_t *pool_to_json(const struct pool *pool)
 {
-	int64_t fresh = 0, stale = 0;
+	int64_t fresh = 0, stale = 0, behind = 0, syncing = 0;
 	json_t *json;
 
 	for (const struct entry *entry = pool->entries[ENTRY_READY].first; entry != NULL;
@@ -48,6 +50,8 @@ json_t *pool_to_json(const struct pool *pool)
 		if (entry->hint == NULL) {
 			*(entry->image == pool->head ? &fresh : &stale) += 1;
 		}
+		behind += sync_behind_s(entry) > 0 ? 1 : 0;
+		syncing += sync_is_running(entry) ? 1 : 0;
 	}
 	json = json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:o}",
 		"environment", pool->name, "image",
@@ -76,6 +80,12 @@ json_t *pool_to_json(const struct pool *pool)
 	json_object_set_new(
 		json, "hint_claims_waited", json_integer((json_int_t)pool->hinted_waited));
 	json_object_set_new(json, "hints_ended", json_integer((json_int_t)pool->hints_ended));
+	json_object_set_new(json, "newest", json_str_or_null(newest_commit(pool, 0)));
+	json_object_set_new(json, "behind", json_integer((json_int_t)behind));
+	json_object_set_new(json, "syncing", json_integer((json_int_t)syncing));
+	json_object_set_new(json, "refreshes", json_integer((json_int_t)pool->refreshes));
+	json_object_set_new(
+		json, "refresh_failures", json_integer((json_int_t)pool->refresh_failures));
 	return json;
 }
 

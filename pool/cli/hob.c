@@ -13,6 +13,7 @@ static const struct verb *const verbs[] = {
 	&verb_ps,
 	&verb_attach,
 	&verb_timeout,
+	&verb_sync,
 	&verb_pause,
 	&verb_resume,
 	&verb_rm,

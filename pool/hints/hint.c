@@ -18,6 +18,7 @@
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
+#include "pool/sync/sync.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -398,6 +399,8 @@ int hint_warm(struct manager *manager, const struct hint_spec *spec, const struc
 		return error_wrap(err, "hint \"%s\"", spec->key);
 	}
 	*ret_hint = hint_find(manager, spec->caller, spec->key);
+	/* While they type, and anew with each keystroke. */
+	sync_wanted((*ret_hint)->entry);
 	return 0;
 }
 

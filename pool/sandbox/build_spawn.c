@@ -86,14 +86,25 @@ static void add_config(const struct server *server, char *arguments[ARGUMENTS_MA
 	}
 }
 
-int build_spawn(const struct server *server, const char *environment, bool scheduled,
+int build_spawn(const struct server *server, const char *environment, enum build_mode mode,
 	pid_t *ret_pid, int *ret_pidfd, struct error *err)
 {
-	static char json[] = "--json", unasked[] = "--scheduled";
-	char *arguments[ARGUMENTS_MAX] = {server->build_program, (char *)(uintptr_t)environment,
-		json, scheduled ? unasked : NULL};
+	static char json[] = "--json", unasked[] = "--scheduled", fetch[] = "--fetch";
+	char *name = (char *)(uintptr_t)environment;
+	char *arguments[ARGUMENTS_MAX] = {server->build_program};
+	size_t count = 1;
 
-	add_config(server, arguments, scheduled ? 4 : 3);
+	if (mode == BUILD_FETCH) {
+		arguments[count++] = fetch;
+		arguments[count++] = name;
+	} else {
+		arguments[count++] = name;
+		arguments[count++] = json;
+	}
+	if (mode == BUILD_SCHEDULED) {
+		arguments[count++] = unasked;
+	}
+	add_config(server, arguments, count);
 	return program_spawn(server, arguments, ret_pid, ret_pidfd, err);
 }
 

@@ -80,6 +80,9 @@ struct init_header {
 	4u /* its output is kept and read with INIT_LOG, never sent; nobody need                   \
 	      listen for it to go on */
 #define INIT_EXEC_GROUP 8u /* what its process group left running ends with it */
+#define INIT_EXEC_APPLY                                                                            \
+	16u /* no program: a stream of struct apply_record on stdin is applied to the              \
+	      workspace argv[0]. Its stdin ends with the connection */
 
 /* PATH, HOME, USER and, on a terminal, TERM are added to the environment when it lacks them. */
 struct init_exec {
@@ -143,6 +146,47 @@ struct init_probe {
 	uint32_t kind;
 	uint32_t port;
 	uint32_t timeout_ms;
+};
+
+/*
+ * The way of a workspace from one commit to another, as INIT_EXEC_APPLY reads it: APPLY_BEGIN,
+ * packs, changes in any order, refs, APPLY_END; each record is this struct, then the path, then the
+ * data. Nothing is changed before APPLY_END came and every path that is to change was found as it
+ * was at the old commit (or is at the new one already). Object ids are git's SHA-1.
+ */
+#define APPLY_VERSION 1
+#define APPLY_PATH_MAX 4095
+#define APPLY_CHANGES_MAX 200000
+#define APPLY_ID_SIZE 20
+
+enum apply_type {
+	APPLY_BEGIN = 1, /* path: the branch HEAD is to be on, or "" for none; old_id, new_id:
+			    commits; time: of the files written */
+	APPLY_OBJECTS, /* path: name of a file for .git/objects/pack; data: the file */
+	APPLY_CHANGE, /* old_mode, new_mode: git's, 0 for none; old_id, new_id: of the blobs;
+			 old_content: the id of what a checkout writes for old_id; data: what one
+			 writes for new_id, or the text of a symbolic link */
+	APPLY_REF, /* path: "HEAD" or refs/…; data: the file */
+	APPLY_END,
+};
+
+struct apply_record {
+	uint32_t type;
+	uint32_t version;
+	uint32_t path_length;
+	uint32_t old_mode, new_mode;
+	uint8_t old_id[APPLY_ID_SIZE], new_id[APPLY_ID_SIZE], old_content[APPLY_ID_SIZE];
+	int64_t time;
+	uint64_t data_length;
+};
+
+/* How it ended, as its exit code. */
+enum apply_code {
+	APPLY_DONE = 0,
+	APPLY_CONFLICT = 10, /* nothing changed; stdout: the paths, each with its '\0' */
+	APPLY_UNTOUCHED = 11, /* failed before anything changed; stderr says why */
+	APPLY_CUT_OFF = 13, /* the stream ended early; nothing changed */
+	APPLY_TORN = 12, /* failed when some of it had changed; the same stream again heals it */
 };
 
 struct init_file_info {

@@ -147,9 +147,14 @@ void launcher_prepare_tree(struct launcher *launcher, const char *staging, uint3
 void launcher_remove(struct launcher *launcher, const char *room, const char *name,
 	sandbox_done_fn *fn, void *context);
 /* Starts `hob-build <environment>` with root rights of its own; its log goes to the store.
- * scheduled: nobody asked for it, so that what has failed before is not tried again at once. */
+ */
+enum build_mode {
+	BUILD_ASKED,
+	BUILD_SCHEDULED, /* nobody asked: what has failed before is not tried again at once */
+	BUILD_FETCH, /* only brings its mirrors up to date */
+};
 typedef void build_started_fn(void *context, pid_t pid, int pidfd, const struct error *err);
-void launcher_build(struct launcher *launcher, const char *environment, bool scheduled,
+void launcher_build(struct launcher *launcher, const char *environment, enum build_mode mode,
 	build_started_fn *fn, void *context);
 /* Starts `hob-snapshots upkeep` in the same way. */
 void launcher_upkeep(struct launcher *launcher, build_started_fn *fn, void *context);
@@ -207,6 +212,7 @@ struct exec_spec {
 	const char *user; /* "name[:group]" or "uid[:gid]" inside; NULL: root */
 	bool pty;
 	bool stdin_open;
+	bool apply; /* INIT_EXEC_APPLY: argv[0] is a workspace; user and cwd do not count */
 	uint16_t rows, cols;
 	/* Its output is kept inside for init_log_read and never sent, nobody need listen for it to
 	 * go on, its process group ends with it, and it is known inside until init_exec_forget. */

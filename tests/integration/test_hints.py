@@ -233,7 +233,11 @@ def test_a_snapshot_is_restored_ahead(machine):
 
 
 def test_a_hint_follows_a_new_head(machine):
+    """To another sandbox, where sandboxes are not brought forward in place."""
     repository = start(machine, 2)
+    machine.environment("app", source={"url": repository.path}, pool={"min": 2, "max": 20},
+                        sync={"at": "never", "refresh": False})
+    wait_for("the file to be read", lambda: machine.log().count("environments.loaded") > 1)
     hint = warm(machine)
     commit = repository.commit({"hello.txt": "new\n"})
     machine.build("app")

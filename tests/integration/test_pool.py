@@ -63,8 +63,9 @@ def test_a_hundred_claims_at_once_get_a_hundred_sandboxes(machine):
     assert machine.client.get("/v1/info")["claimed"] == 0
 
 
-def test_a_new_head_replaces_the_pool_one_by_one(machine):
-    repository = start(machine, 4)
+@pytest.mark.parametrize("refresh", [False, True])
+def test_a_new_head_replaces_or_refreshes_the_pool_one_by_one(machine, refresh):
+    repository = start(machine, 4, sync={"refresh": refresh})
     low = []
     done = threading.Event()
 
@@ -90,7 +91,7 @@ def test_a_new_head_replaces_the_pool_one_by_one(machine):
 
 
 def test_a_claimed_sandbox_keeps_its_image(machine):
-    repository = start(machine, 1)
+    repository = start(machine, 1, sync={"refresh": False})
     made = machine.client.create("app")
     repository.commit({"hello.txt": "new\n"})
     machine.build("app")

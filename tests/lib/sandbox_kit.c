@@ -323,7 +323,7 @@ int kit_remove(struct sandbox_kit *kit, const char *room, const char *name)
 int kit_build(struct sandbox_kit *kit, const char *environment, pid_t *ret_pid, int *ret_pidfd)
 {
 	kit->waiting = true;
-	launcher_build(kit->launcher, environment, false, on_built, kit);
+	launcher_build(kit->launcher, environment, BUILD_ASKED, on_built, kit);
 	answer_wait(kit);
 	*ret_pid = kit->created.pid;
 	*ret_pidfd = kit->fd;

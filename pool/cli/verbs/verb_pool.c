@@ -82,10 +82,10 @@ static void print_pool(const json_t *reply)
 {
 	static const struct table_column columns[] = {{"ENVIRONMENT", false}, {"IMAGE", false},
 		{"COMMIT", false}, {"TARGET", true}, {"FORECAST", true}, {"READY", true},
-		{"WARMING", true}, {"STALE", true}, {"HINTED", true}, {"CLAIMED", true},
-		{"HITS", true}, {"MISSES", false}, {"TROUBLE", false}};
-	static const char *const counts[] = {
-		"target", "forecast", "ready", "warming", "stale", "hinted", "claimed", "hits"};
+		{"WARMING", true}, {"STALE", true}, {"BEHIND", true}, {"HINTED", true},
+		{"CLAIMED", true}, {"HITS", true}, {"MISSES", false}, {"TROUBLE", false}};
+	static const char *const counts[] = {"target", "forecast", "ready", "warming", "stale",
+		"behind", "hinted", "claimed", "hits"};
 	CLEANUP(table_free_p) struct table *table = table_new(columns, ARRAY_SIZE(columns));
 	size_t i;
 	json_t *entry;

@@ -177,6 +177,38 @@ static void print_services(const json_t *services)
 	buffer_done(&line);
 }
 
+/* "done: 3 files changed", "12 s behind"; what is stale by it. */
+static void print_sync(const json_t *sandbox)
+{
+	const json_t *sync = json_object_get(sandbox, "sync");
+	int64_t behind_s = json_integer_value(json_object_get(sandbox, "behind_s"));
+	const char *message = json_string_value(json_object_get(sync, "message"));
+	struct buffer line;
+	size_t i;
+	json_t *step;
+
+	buffer_init(&line, 0);
+	if (json_is_object(sync)) {
+		CLEANUP(free_p) char *state = human_member(sync, "state");
+
+		buffer_addf(&line, "%s, ", state);
+	}
+	if (behind_s > 0) {
+		buffer_addf(&line, "%" PRId64 " s behind the newest known", behind_s);
+	} else {
+		buffer_add_str(&line, "at the newest known");
+	}
+	json_array_foreach (json_object_get(sync, "steps_stale"), i, step) {
+		buffer_addf(
+			&line, "%s%s", i == 0 ? "; stale steps: " : ", ", json_string_value(step));
+	}
+	if (message != NULL) {
+		buffer_addf(&line, "; %s", message);
+	}
+	human_print_field("Source", buffer_text(&line));
+	buffer_done(&line);
+}
+
 static void print_sandbox(const json_t *sandbox)
 {
 	static const char *const members[][2] = {{"Id", "id"}, {"Environment", "environment"},
@@ -190,6 +222,7 @@ static void print_sandbox(const json_t *sandbox)
 		"%zu (`hob ps` lists them)", json_array_size(json_object_get(sandbox, "execs")));
 
 	human_print_members(sandbox, members, ARRAY_SIZE(members));
+	print_sync(sandbox);
 	print_time(sandbox, "Created", "created_at", " ago");
 	print_time(sandbox, "Claimed", "claimed_at", " ago");
 	print_time(sandbox, "Active", "last_active_at", " ago");

@@ -105,6 +105,7 @@ int init_exec(struct init_client *client, uint32_t id, const struct exec_spec *s
 	struct init_exec head = {
 		.flags = (spec->pty ? INIT_EXEC_PTY : 0) |
 			 (spec->stdin_open ? INIT_EXEC_STDIN : 0) |
+			 (spec->apply ? INIT_EXEC_APPLY : 0) |
 			 (spec->service ? INIT_EXEC_QUIET | INIT_EXEC_GROUP : 0),
 		.follows = spec->follows,
 		.rows = spec->rows,

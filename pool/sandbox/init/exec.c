@@ -171,6 +171,9 @@ void exec_detach_all(void)
 		exec->attached = false;
 		exec->reported = false;
 		exec->replaying = false;
+		if (exec->ends_with_wire) {
+			exec_stdin_end(exec);
+		}
 	}
 }
 

@@ -193,6 +193,7 @@ static struct exec *exec_make(uint32_t id, const struct request *request, struct
 	exec->tty = (request->head.flags & INIT_EXEC_PTY) != 0;
 	exec->quiet = (request->head.flags & INIT_EXEC_QUIET) != 0;
 	exec->group = (request->head.flags & INIT_EXEC_GROUP) != 0;
+	exec->ends_with_wire = (request->head.flags & INIT_EXEC_APPLY) != 0;
 	exec->attached = true;
 	exec->grant = request->head.window;
 	exec->in.watch = (struct watch){.kind = WATCH_STDIN, .exec = exec};
@@ -242,6 +243,7 @@ static int start(uint32_t id, struct request *request, struct plumbing *plumbing
 		.user = &request->user,
 		.fds = {plumbing->child[0], plumbing->child[1], plumbing->child[2]},
 		.tty = (request->head.flags & INIT_EXEC_PTY) != 0,
+		.apply = (request->head.flags & INIT_EXEC_APPLY) != 0,
 	};
 	int64_t started_us = now_us();
 	struct exec *exec;

@@ -114,9 +114,13 @@ struct spawn {
 	const struct user *user;
 	int fds[3];
 	bool tty; /* fds[0] becomes the controlling terminal */
+	bool apply; /* not a program: apply_run(argv[0]) */
 };
 /* The pid; or -1, and why with its errno. */
 pid_t spawn_start(const struct spawn *spawn, int *ret_sys, char *why, size_t why_size);
+
+/* ---- apply.c, in a process of its own ---- */
+void apply_run(const char *workspace) __attribute__((noreturn));
 
 /* ---- kill.c ---- */
 /* Kills the command and, as far as they can be found, all that it started. */
@@ -157,6 +161,7 @@ struct exec {
 	bool tty;
 	bool quiet; /* its output is only kept */
 	bool group; /* its process group ends with it */
+	bool ends_with_wire; /* what feeds it must not hang on when hob is gone */
 	bool attached; /* this connection hears of it */
 	bool exited;
 	bool finished; /* and its output is over: what comes still is drained */

@@ -212,6 +212,33 @@ static void explain(const struct launch *launch, char *why, size_t size)
 	}
 }
 
+/* A copy of init, since there may be no program inside that could do it. It keeps nothing of init's
+ * but its memory, and init waits for nothing. */
+static pid_t apply_start(const struct spawn *spawn, int *ret_sys, char *why, size_t why_size)
+{
+	pid_t pid = fork();
+	sigset_t none;
+
+	if (pid < 0) {
+		*ret_sys = errno;
+		text_format(why, why_size, "sync: cannot start a process: %s", strerror(errno));
+	}
+	if (pid != 0) {
+		return pid;
+	}
+	(void)setsid();
+	for (int i = 0; i < 3; i++) {
+		if (dup2(spawn->fds[i], i) < 0) {
+			_exit(APPLY_UNTOUCHED);
+		}
+	}
+	(void)syscall(SYS_close_range, STDERR_FILENO + 1, UINT32_MAX, 0);
+	(void)prctl(PR_SET_NAME, "hob-sync", 0, 0, 0);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	apply_run(spawn->argv[0]);
+}
+
 pid_t spawn_start(const struct spawn *spawn, int *ret_sys, char *why, size_t why_size)
 {
 	char program[PROGRAM_PATH_MAX];
@@ -219,8 +246,12 @@ pid_t spawn_start(const struct spawn *spawn, int *ret_sys, char *why, size_t why
 		.path = find_path(spawn->env),
 		.program = program,
 		.step = STEP_EXEC};
-	pid_t pid = vfork();
+	pid_t pid;
 
+	if (spawn->apply) {
+		return apply_start(spawn, ret_sys, why, why_size);
+	}
+	pid = vfork();
 	if (pid == 0) {
 		child_run(&launch);
 	}

@@ -500,13 +500,13 @@ void launcher_remove(struct launcher *launcher, const char *room, const char *na
 	call_start(launcher, call);
 }
 
-void launcher_build(struct launcher *launcher, const char *environment, bool scheduled,
+void launcher_build(struct launcher *launcher, const char *environment, enum build_mode mode,
 	build_started_fn *fn, void *context)
 {
 	struct launcher_call *call = call_new(launcher, LAUNCHER_BUILD, context);
 
 	call->fn.built = fn;
-	call->request.scheduled = scheduled;
+	call->request.build = mode;
 	name_put(call->request.name, sizeof(call->request.name), environment);
 	call_start(launcher, call);
 }

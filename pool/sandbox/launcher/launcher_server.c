@@ -332,8 +332,8 @@ static void build(struct server *server, const struct launcher_request *request,
 	pid_t pid = -1;
 	int status = request->op == LAUNCHER_UPKEEP
 			     ? upkeep_spawn(server, &pid, &pidfd, &err)
-			     : build_spawn(server, request->name, request->scheduled != 0, &pid,
-				       &pidfd, &err);
+			     : build_spawn(server, request->name, (enum build_mode)request->build,
+				       &pid, &pidfd, &err);
 
 	server_reply(server, request, pid, started_us, &pidfd, status == 0 ? 1 : 0, &err);
 }

@@ -64,8 +64,8 @@ void page_out_end(const struct pending *pending, struct error *err);
 void sandbox_end(struct server *server, const char *id);
 
 /* fork and exec of hob-build. */
-MUSTCHECK int build_spawn(const struct server *server, const char *environment, bool scheduled,
-	pid_t *ret_pid, int *ret_pidfd, struct error *err);
+MUSTCHECK int build_spawn(const struct server *server, const char *environment,
+	enum build_mode mode, pid_t *ret_pid, int *ret_pidfd, struct error *err);
 /* The same of hob-snapshots upkeep. */
 MUSTCHECK int upkeep_spawn(
 	const struct server *server, pid_t *ret_pid, int *ret_pidfd, struct error *err);

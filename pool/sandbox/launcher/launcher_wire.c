@@ -159,7 +159,7 @@ int launcher_request_check(
 		}
 		return request->op == LAUNCHER_REMOVE ? room_check(request, err) : 0;
 	case LAUNCHER_BUILD:
-		if (!name_is_valid(request->name)) {
+		if (!name_is_valid(request->name) || request->build > BUILD_FETCH) {
 			return error_set(err, ERROR_INVALID, "environment \"%s\": not a name",
 				request->name);
 		}

@@ -41,7 +41,7 @@ struct launcher_request {
 	uint32_t slot;
 	uint32_t network_host, host_usr; /* 0 or 1 */
 	uint32_t layer_count;
-	uint32_t scheduled; /* 0 or 1 */
+	uint32_t build; /* enum build_mode */
 	int64_t previous; /* layer; 0: none */
 	struct sandbox_limits limits;
 	char name[LAUNCHER_NAME_SIZE];

@@ -1,0 +1,120 @@
+/* Early: at a hint or a claim the newest commit is fetched, and the sandbox brought to it while its
+ * person types or works. One fetch serves all sandboxes of an environment that ask meanwhile. */
+#include "base/log.h"
+#include "base/memory.h"
+#include "pool/entry.h"
+#include "pool/image.h"
+#include "pool/manager.h"
+#include "pool/sync/fetch.h"
+#include "pool/sync/sync.h"
+
+static bool is_at_newest(const struct entry *entry)
+{
+	for (size_t i = 0; i < newest_count(entry->pool); i++) {
+		if (!streq(newest_commit(entry->pool, i), entry_commit_of(entry, i))) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Only where the sources are still what the image was made of. */
+static bool sources_match(const struct entry *entry)
+{
+	const struct pool_image *base = entry_base(entry);
+
+	if (base == NULL || base->source_count != newest_count(entry->pool)) {
+		return false;
+	}
+	for (size_t i = 0; i < base->source_count; i++) {
+		if (!streq(base->sources[i].ref, newest_ref(entry->pool, i))) {
+			return false;
+		}
+	}
+	return base->source_count > 0;
+}
+
+static void start_wanted(struct entry *entry)
+{
+	CLEANUP(strv_free_p) char **commits = NULL;
+	struct error err = ERROR_INIT;
+
+	entry->sync_wanted = false;
+	if (entry->sync != NULL || !sources_match(entry) || is_at_newest(entry)) {
+		return;
+	}
+	for (size_t i = 0; i < newest_count(entry->pool); i++) {
+		strv_add(&commits, newest_commit(entry->pool, i));
+	}
+	if (sync_start(entry, commits, NULL, NULL, NULL, &err) < 0) {
+		log_failure("sandbox.not_synced", &err, "sandbox", entry->record.id);
+	}
+}
+
+static void start_all(struct pool *pool, bool known)
+{
+	static const enum entry_state states[] = {ENTRY_READY, ENTRY_CLAIMED};
+
+	for (size_t i = 0; i < ARRAY_SIZE(states); i++) {
+		struct entry *entry = pool->entries[states[i]].first;
+
+		while (entry != NULL) {
+			struct entry *next = entry->next;
+
+			if (entry->sync_wanted && known) {
+				start_wanted(entry);
+			}
+			entry->sync_wanted = false;
+			entry = next;
+		}
+	}
+}
+
+struct want {
+	struct fetch_wait wait;
+	struct pool *pool;
+};
+
+static void on_fetched(struct fetch_wait *wait, const struct error *err)
+{
+	struct want *want = container_of(wait, struct want, wait);
+
+	start_all(want->pool, err == NULL);
+	free(want);
+}
+
+void sync_wanted(struct entry *entry)
+{
+	const struct environment *conf = entry->pool->conf;
+	struct pool *pool = entry->pool;
+	struct want *want;
+
+	if (conf == NULL || streq(conf->sync.at, "never") || entry->sync_wanted ||
+		entry->sync != NULL || entry_base(entry) == NULL ||
+		entry_base(entry)->snapshot_id != 0) {
+		return;
+	}
+	entry->sync_wanted = true;
+	if (fetch_is_running(pool)) {
+		return; /* whoever began it is told, and looks at all of them */
+	}
+	want = xcalloc(1, sizeof(*want));
+	want->pool = pool;
+	fetch_newest(pool, FETCH_SHARED_MS, &want->wait, on_fetched);
+}
+
+void sync_when_ready(struct entry *entry)
+{
+	if (entry->sync_wanted && !fetch_is_running(entry->pool)) {
+		start_wanted(entry);
+	}
+}
+
+void sync_at_claim(struct entry *entry)
+{
+	const struct environment *conf = entry->pool->conf;
+
+	if (conf != NULL && streq(conf->sync.at, "claim")) {
+		sync_wanted(entry);
+	}
+}
