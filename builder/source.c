@@ -6,6 +6,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "builder/credentials/credential.h"
 #include "builder/git/git_way.h"
 #include "builder/local.h"
 #include "builder/machine.h"
@@ -46,8 +47,15 @@ static int fetch_one(struct machine *machine, const struct environment_source *f
 	CLEANUP(free_p) char *url = git_url_public(from->url);
 	struct git_source source = source_of(from, files, mirrors, &path);
 	struct git_found found = {.commit = ""};
-	int status = git_fetch(machine, &source, &found, err);
+	struct credential credential = {0};
+	int status = credential_find(machine, &from->auth, &credential, err);
 
+	if (status == 0) {
+		source.credential = credential.kind != CREDENTIAL_NONE ? &credential : NULL;
+		status = git_fetch(machine, &source, &found, err);
+		source.credential = NULL;
+		credential_done(&credential);
+	}
 	if (status < 0) {
 		return error_wrap(err, "source %s", url);
 	}
