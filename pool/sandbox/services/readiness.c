@@ -10,11 +10,17 @@
 /* One look: a server that compiles its first page needs a while, one that hangs must not use up all
  * of its time. */
 #define LOOK_MS 15000
+/* The last look says what is missing; a hob-init that keeps silent is waited for no longer. */
+#define LAST_WORD_MS 500
 
 static void look_later(struct service *service, const char *missing)
 {
 	free(service->missing);
 	service->missing = xstrdup(missing);
+	if (clock_mono_ms() >= service->ready_by_ms) {
+		service_too_late(service);
+		return;
+	}
 	loop_timer_after(service->timer, service->pause_ms);
 	service->pause_ms = 2 * service->pause_ms < service->conf->ready_interval_ms
 				    ? 2 * service->pause_ms
@@ -90,7 +96,7 @@ void readiness_arm(struct service *service)
 	if (service->was_ready || service->ready_by_ms == 0) {
 		service->ready_by_ms = clock_mono_ms() + service->conf->ready_timeout_ms;
 	}
-	loop_timer_at(service->deadline, service->ready_by_ms);
+	loop_timer_at(service->deadline, service->ready_by_ms + LAST_WORD_MS);
 }
 
 void readiness_begin(struct service *service)
