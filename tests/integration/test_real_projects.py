@@ -29,9 +29,9 @@ def repository(name):
     return path
 
 
-def use_example(machine, name):
+def use_example(machine, name, project=None):
     with open(f"{EXAMPLES}/{name}.yaml", encoding="utf-8") as file:
-        text = re.sub(r"url: .*", f"url: {repository(name)}", file.read())
+        text = re.sub(r"url: .*", f"url: {repository(project or name)}", file.read())
     machine.write(f"{machine.environments}/{name}.yaml", text)
     done = machine.hob_build(name, timeout=300)
     text = done.stdout + done.stderr
@@ -62,6 +62,13 @@ def test_python_project(machine):
 def test_node_project(machine):
     sandbox = use_example(machine, "is-odd")
     assert machine.client.output(sandbox, ["node", "-p", "require('.')(7)"]) == "true\n"
+
+
+def test_node_server(machine):
+    sandbox = use_example(machine, "odd-server", "is-odd")
+    fetch = "fetch('http://127.0.0.1:3000/9').then(r => r.text()).then(console.log)"
+    assert machine.client.output(sandbox, ["node", "-e", fetch]) == "true\n"
+    assert machine.hob("logs", sandbox, "api").stdout.endswith("/9\n")
 
 
 def test_successive_releases(machine):

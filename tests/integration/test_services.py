@@ -400,7 +400,7 @@ def test_restored_and_forked_ones_have_them_too(machine):
     states = {name: service["state"] for name, service in services_of(machine, restored).items()}
     assert states == {"web": "ready", "extra": "skipped"}
     forked = machine.client.post(f"/v1/sandboxes/{made['id']}/fork", {"count": 1})
-    assert machine.client.output(forked["sandboxes"][0]["id"], FETCH) == "mine\n"
+    assert machine.client.output(forked["children"][0]["id"], FETCH) == "mine\n"
 
 
 def test_a_paused_sandbox_keeps_its_servers(machine):
