@@ -508,6 +508,7 @@ int entry_revive(struct entry *entry, struct error *err)
 	if (status < 0) {
 		return status;
 	}
+	entry->serving = false;
 	if (entry->warm == NULL) {
 		entry->warm = warm_set_ref(entry->pool->warm);
 	}

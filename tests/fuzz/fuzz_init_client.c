@@ -16,7 +16,7 @@
 #define PACKETS_MAX 64
 
 enum { RUN, SHELL, ADOPTED, EXECS };
-enum { READ, WRITE, LIST, REMOVE, FILES };
+enum { READ, WRITE, LIST, REMOVE, LOG, PROBE, FILES };
 
 struct fuzz {
 	struct loop *loop;
@@ -160,9 +160,9 @@ static void on_data(void *context, const void *data, size_t length)
 {
 	struct request *request = context;
 
-	assert(request->index == READ && data != NULL && length > 0);
+	assert((request->index == READ || request->index == LOG) && data != NULL && length > 0);
 	if (request->fuzz->consume) {
-		init_file_consumed(request->fuzz->files[READ], length);
+		init_file_consumed(request->fuzz->files[request->index], length);
 	}
 	act(request->fuzz);
 }
@@ -197,6 +197,7 @@ static void requests_make(
 	char *argv[] = {command, NULL};
 	struct exec_spec run = {.argv = argv, .stdin_open = true};
 	struct exec_spec shell = {.argv = argv, .pty = true, .rows = 24, .cols = 80};
+	struct probe_spec probe = {.port = 80, .http = "GET /", .timeout_ms = 100};
 	struct error err = ERROR_INIT;
 	int failed = 0;
 
@@ -220,6 +221,10 @@ static void requests_make(
 		fuzz->client, "/l", &file_events, &files[LIST], &fuzz->files[LIST], &err);
 	failed |= init_file_remove(
 		fuzz->client, "/x", true, &file_events, &files[REMOVE], &fuzz->files[REMOVE], &err);
+	failed |= init_log_read(
+		fuzz->client, 2, true, &file_events, &files[LOG], &fuzz->files[LOG], &err);
+	failed |= init_probe(
+		fuzz->client, &probe, &file_events, &files[PROBE], &fuzz->files[PROBE], &err);
 	assert(failed == 0);
 }
 
