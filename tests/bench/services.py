@@ -8,7 +8,9 @@ ROUNDS = 20
 # A Python program of many files, not compiled yet: what a first test run finds.
 APP = """mkdir -p /srv/app && cd /srv/app && for i in $(seq 200); do
   printf 'import json, re\\n' > m$i.py
-  for k in $(seq 20); do printf 'def f%d(x):\\n    return [re.sub("a", "b", str(y)) for y in range(x)]\\n' $k; done >> m$i.py
+  for k in $(seq 20); do
+    printf 'def f%d(x):\\n    return [re.sub("a", "b", str(y)) for y in range(x)]\\n' $k
+  done >> m$i.py
   echo "import m$i" >> all.py
 done"""
 COMMAND = "cd /srv/app && python3 -c 'import all'"

@@ -201,8 +201,8 @@ def test_answers_that_are_none(machine, kind):
 
 
 def test_an_endless_answer_is_good_enough(machine):
-    endless = ("    c.sendall(b\"HTTP/1.1 200 OK\\r\\n\")\n    try:\n        while True: c.sendall(b\"X: y\\r\\n\" * 1000)\n"
-               "    except OSError: pass")
+    endless = ("    c.sendall(b\"HTTP/1.1 200 OK\\r\\n\")\n    try:\n"
+               "        while True: c.sendall(b\"X: y\\r\\n\" * 1000)\n    except OSError: pass")
     start(machine, [{"name": "web", "run": server(LISTEN + endless),
                      "ready": {"http": "http://127.0.0.1:8000/"}}], least=1)
     machine.wait_ready("app", 1)
