@@ -143,7 +143,7 @@ check: ## builds and runs every test; the last line says how many passed
 	$(Q)$(PYTHON) tests/run --build $(B) --fuzz-build build/asan lint unit fuzz integration
 
 check-long: ## check, then the sanitizers, then each fuzz target for a minute
-	$(SUB) HOB_TEST_SNAPSHOTS=50 check
+	$(SUB) HOB_TEST_LONG=1 HOB_TEST_SNAPSHOTS=100 check
 	$(SUB) asan
 	$(SUB) tsan
 	$(SUB) fuzz

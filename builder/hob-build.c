@@ -20,6 +20,7 @@
 #include "configs/schedule.h"
 #include "pool/sandbox/sandbox.h"
 #include "snapshots/store.h"
+#include "snapshots/volume/volume.h"
 #include "gen/version.h"
 
 #include <fcntl.h>
@@ -290,7 +291,10 @@ static int start(struct program *program, struct error *err)
 
 	program->config->launchers = 1;
 	yield_to_others();
-	status = launcher_start(program->config, &program->launcher, err);
+	status = volume_mount(program->config->store, err);
+	if (status == 0) {
+		status = launcher_start(program->config, &program->launcher, err);
+	}
 	if (status == 0) {
 		status = local_prepare(program->config, program->chosen, program->chosen_count,
 			&program->files, err);

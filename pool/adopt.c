@@ -20,6 +20,7 @@
 #include "pool/sandbox/services/services.h"
 #include "pool/services.h"
 #include "pool/sync/sync.h"
+#include "snapshots/snapshot.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -328,6 +329,11 @@ static int destroy_leftovers(struct manager *manager, struct error *err)
 	return 0;
 }
 
+static bool has_entry(void *context, const char *sandbox)
+{
+	return manager_entry(context, sandbox) != NULL;
+}
+
 int adopt_all(struct manager *manager, struct error *err)
 {
 	CLEANUP(closedir_p) DIR *folder = io_opendir(manager->sandboxes_fd, ".", err);
@@ -340,6 +346,9 @@ int adopt_all(struct manager *manager, struct error *err)
 		if (str_starts(item->d_name, SANDBOX_ID_PREFIX) && strlen(item->d_name) < ID_SIZE) {
 			adopt_one(manager, item->d_name);
 		}
+	}
+	if (snapshot_keeps_sweep(manager->store, has_entry, manager, err) < 0) {
+		return error_wrap(err, "sweep what ended sandboxes left");
 	}
 	return destroy_leftovers(manager, err);
 }

@@ -97,6 +97,7 @@ struct entry {
 	struct snapshot_job *snapshot_job; /* one at a time; NULL: none */
 	int keep_asked; /* by who releases it: 1 keep it, 0 do not; -1: as the environment says */
 	bool ending; /* RELEASING: the launcher was asked to end it */
+	unsigned keep_attempts;
 	int64_t kept_snapshot; /* that it was kept as; 0: none */
 	bool copying; /* the launcher copies it and must not be asked to destroy it */
 	int64_t last_snapshot, last_layer; /* taken of it, for what has not changed since; 0: none

@@ -35,6 +35,9 @@
 #define DESTROY_RETRY_FIRST_MS 50
 #define DESTROY_RETRY_MAX_MS 60000
 #define DESTROY_ATTEMPTS_QUIET 6
+/* What is to be kept is tried again when its process is killed: 12 s in all. */
+#define KEEP_RETRY_MS 50
+#define KEEP_ATTEMPTS_MAX 8
 
 static void start_destroy(struct entry *entry);
 
@@ -206,6 +209,12 @@ static void on_kept(void *context, const struct snapshot_result *result, const s
 {
 	struct entry *entry = context;
 
+	/* Its process was killed. What it was to commit is where another finds it. */
+	if (err != NULL && err->kind == ERROR_FAILED && entry->keep_attempts < KEEP_ATTEMPTS_MAX) {
+		entry->ending = false;
+		loop_timer_after(entry->timer, KEEP_RETRY_MS << entry->keep_attempts++);
+		return;
+	}
 	entry->kept_snapshot = err == NULL ? result->id : 0;
 	if (err == NULL) {
 		dormant_note_kept(entry);
@@ -563,7 +572,11 @@ void entry_on_timer(void *context)
 		check_deadline(entry);
 		break;
 	case ENTRY_RELEASING:
-		start_destroy(entry);
+		if (entry->ending) {
+			start_destroy(entry);
+		} else {
+			entry_end(entry);
+		}
 		break;
 	case ENTRY_CREATING:
 	case ENTRY_READY:

@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 /* A line of the process; the longest has the metadata. */
 #define LINE_MAX_BYTES (256u << 10)
@@ -172,18 +173,6 @@ static void job_finish(struct snapshot_job *job)
 	job_free(job);
 }
 
-/* The first failure counts. The process undoes what it did when its input ends, but not before the
- * launcher has stopped writing there. */
-static void job_fail(struct snapshot_job *job, const struct error *err)
-{
-	if (job->failure.kind == ERROR_NONE && !job->told) {
-		error_copy(&job->failure, err);
-	}
-	if (!job->launching && !job->told) {
-		(void)shutdown(job->fd, SHUT_WR);
-	}
-}
-
 static int tell(struct snapshot_job *job, json_t *json, struct error *err)
 {
 	CLEANUP(json_decref_p) json_t *line = json;
@@ -201,6 +190,23 @@ static int tell(struct snapshot_job *job, json_t *json, struct error *err)
 		put += (size_t)sent;
 	}
 	return 0;
+}
+
+/* The first failure counts. The process undoes what it did when its input ends, but not before the
+ * launcher has stopped writing there. */
+static void job_fail(struct snapshot_job *job, const struct error *err)
+{
+	if (job->failure.kind == ERROR_NONE && !job->told) {
+		error_copy(&job->failure, err);
+	}
+	if (!job->launching && !job->told) {
+		struct error ignored = ERROR_INIT;
+
+		/* The end alone is what our own death would be, after which the next hobd goes on.
+		 */
+		(void)!tell(job, json_pack("{s:b}", "give_up", 1), &ignored);
+		(void)shutdown(job->fd, SHUT_WR);
+	}
 }
 
 /* ---- the sandbox ---- */
@@ -255,6 +261,13 @@ static void on_lost(struct entry_use *use, const struct error *err)
 	struct snapshot_job *job = container_of(use, struct snapshot_job, use);
 
 	job_fail(job, err);
+	if (job->launching) {
+		/* The release waits for the launcher's answer. */
+		CLEANUP(free_p)
+		char *path = xasprintf("staging/%s/" SNAPSHOT_CANCEL_NAME, job->staging);
+
+		(void)!mkdirat(store_fd(job->manager->store), path, 0700);
+	}
 }
 
 /* ---- what is kept at the end ---- */
@@ -274,8 +287,8 @@ static void on_renamed(void *context, const struct error *err)
 
 	job->launching = false;
 	(void)fault_point("snapshot.made");
-	if (err != NULL && err->kind == ERROR_BUSY && ++job->attempts < KEEP_ATTEMPTS_MAX &&
-		!job->exited) {
+	if (err != NULL && (err->kind == ERROR_BUSY || err->kind == ERROR_UNAVAILABLE) &&
+		++job->attempts < KEEP_ATTEMPTS_MAX && !job->exited) {
 		loop_timer_after(job->timer, KEEP_RETRY_MS << job->attempts);
 		return;
 	}
@@ -460,6 +473,9 @@ static int start_worker(
 		job->image->environment, "image", (json_int_t)job->image->id, "parent",
 		(json_int_t)job->image->snapshot_id, "reason", snapshot_reason_name(order->reason),
 		"label", order->label != NULL ? order->label : "");
+	if (job->keep) {
+		json_object_set_new(what, "keep", json_true());
+	}
 	if (order->metadata != NULL) {
 		json_object_set_new(what, "metadata", json_deep_copy(order->metadata));
 	}

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/process.h"
 #include "configs/config.h"
+#include "snapshots/volume/volume.h"
 
 #include <fcntl.h>
 #include <netdb.h>
@@ -73,7 +74,8 @@ int startup_folders(const struct config *config, struct error *err)
 	gid_t gid = 0;
 	int status = find_user(config, &uid, &gid, err);
 
-	if (status < 0 || (status = make_folder(config->store, 0711, uid, gid, err)) < 0 ||
+	if (status < 0 || (status = volume_mount(config->store, err)) < 0 ||
+		(status = make_folder(config->store, 0711, uid, gid, err)) < 0 ||
 		(status = make_folder(config->run, 0755, uid, gid, err)) < 0) {
 		return status;
 	}

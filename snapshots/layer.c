@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "snapshots/volume/volume.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -213,6 +214,7 @@ int layer_seal(struct store *store, struct staging *staging, struct layer *about
 
 		store_release(store, HOLD_SEALED, layer.id);
 		(void)!delete_sealing_row(store, layer.id, NULL, &ignored);
+		(void)!volume_explain(store->path, err);
 		return error_wrap(err, "seal %s", about->title);
 	}
 	staging->sealed = true;

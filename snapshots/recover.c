@@ -140,6 +140,22 @@ static void note_stuck(struct store_sweep *sweep, const char *name, const struct
 	log_failure("store.stuck", err, "name", name);
 }
 
+/* Back to where the next try looks for what the ended sandbox wrote. */
+static int unseal_kept(struct store *store, const char *name, const char *staging, int layer_lock,
+	struct error *err)
+{
+	bool kept = false;
+	int status = staging_is_kept(store, staging, &kept, err);
+
+	if (status < 0 || !kept || layer_lock < 0) {
+		return status;
+	}
+	if (renameat2(store->layers_fd, name, store->staging_fd, staging, RENAME_NOREPLACE) < 0) {
+		return error_sys(err, errno, "move layers/%s back to staging/%s", name, staging);
+	}
+	return 0;
+}
+
 /* The owner moves the folder from staging/ to layers/, never back while it lives, so look there
  * first and in layers/ second; a lock that somebody has means that the owner lives. */
 static int recover_sealing(
@@ -162,6 +178,12 @@ static int recover_sealing(
 	}
 	if (status < 0 && status != -ERROR_NOT_FOUND) {
 		return status == -ERROR_BUSY ? 0 : status;
+	}
+	if (str_starts(staging, KEEP_PREFIX)) {
+		status = unseal_kept(store, name, staging, layer_lock, err);
+	}
+	if (status < 0 && status != -ERROR_NOT_FOUND) {
+		return status;
 	}
 	status = store_run_id(
 		store, "DELETE FROM layers WHERE id = ? AND state = 'sealing'", id, &changed, err);
@@ -275,9 +297,14 @@ static void recover_leftover(struct store *store, const char *name, struct store
 {
 	CLEANUP(close_p) int lock = -1;
 	struct error err = ERROR_INIT;
+	bool kept = false;
 	int status = store_lock(store->staging_fd, name, LOCK_EX, &lock, &err);
 
 	if (status == -ERROR_BUSY || status == -ERROR_NOT_FOUND) {
+		return;
+	}
+	if (str_starts(name, KEEP_PREFIX) &&
+		(staging_is_kept(store, name, &kept, &err) < 0 || kept)) {
 		return;
 	}
 	/* Not even openable (a link, a socket): nobody's staging folder either. */

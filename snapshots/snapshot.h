@@ -69,6 +69,18 @@ void snapshots_free(struct snapshot *snapshots, size_t count);
  * process takes one of it; what a killed one left is replaced. */
 MUSTCHECK int snapshot_begin(
 	struct store *store, const char *sandbox, const struct staging *staging, struct error *err);
+/*
+ * For what a sandbox leaves at its end: the staging folder of an earlier try of the same sandbox
+ * whose process died, else a new one, with the run begun. It outlives its process and is found
+ * again by the next call, until snapshot_commit or snapshot_abort.
+ */
+MUSTCHECK int snapshot_keep_begin(
+	struct store *store, const char *sandbox, struct staging **ret_staging, struct error *err);
+/* Lets go of it as if this process had died. */
+void snapshot_keep_leave(struct staging *staging);
+/* Gives up those of sandboxes that nobody knows any more. */
+MUSTCHECK int snapshot_keeps_sweep(struct store *store,
+	bool (*is_known)(void *context, const char *sandbox), void *context, struct error *err);
 /* Ends it without a snapshot, and discards what this handle sealed. None running is fine. */
 MUSTCHECK int snapshot_abort(struct store *store, const char *sandbox, struct error *err);
 

@@ -8,7 +8,9 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/log.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/file.h>
 
@@ -60,21 +62,33 @@ static int end_run(struct store *store, const char *sandbox, struct error *err)
 	return query_run(&query, NULL, err);
 }
 
-static int refuse_second(struct store *store, const char *sandbox, struct error *err)
+static int run_staging(
+	struct store *store, const char *sandbox, char **ret_staging, struct error *err)
 {
 	CLEANUP(query_done) struct query query = {0};
-	bool alive = false;
 	int row;
 
 	query_init(&query, store->db, "SELECT staging FROM snapshot_runs WHERE sandbox = ?");
 	query_bind_text(&query, sandbox);
 	row = query_row(&query, err);
-	if (row <= 0) {
-		return row;
+	*ret_staging = row > 0 ? xstrdup(query_text(&query, 0)) : NULL;
+	return row < 0 ? row : 0;
+}
+
+static int refuse_second(
+	struct store *store, const char *sandbox, const struct staging *staging, struct error *err)
+{
+	CLEANUP(free_p) char *running = NULL;
+	bool alive = false;
+	int status = run_staging(store, sandbox, &running, err);
+
+	/* That an earlier process began with this very folder is no second one. */
+	if (status < 0 || running == NULL || streq(running, staging->name)) {
+		return status;
 	}
-	row = run_is_alive(store, query_text(&query, 0), &alive, err);
-	if (row < 0) {
-		return row;
+	status = run_is_alive(store, running, &alive, err);
+	if (status < 0) {
+		return status;
 	}
 	if (alive) {
 		error_set(err, ERROR_BUSY, "a snapshot of %s is being taken already", sandbox);
@@ -91,7 +105,7 @@ int snapshot_begin(
 	int status = transaction_begin(&transaction, store->db, TRANSACTION_WRITE, err);
 
 	if (status == 0) {
-		status = refuse_second(store, sandbox, err);
+		status = refuse_second(store, sandbox, staging, err);
 	}
 	if (status < 0) {
 		return status;
@@ -138,6 +152,13 @@ static int next_run(struct store *store, const char *after, char **ret_sandbox, 
 	return row;
 }
 
+/* What an ended sandbox wrote waits there for whoever takes it up. */
+static bool is_left(struct store *store, const char *staging)
+{
+	return str_starts(staging, KEEP_PREFIX) &&
+	       faccessat(store->staging_fd, staging, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 int snapshot_runs_recover(struct store *store, uint64_t *ret_ended, struct error *err)
 {
 	CLEANUP(free_p) char *last = xstrdup("");
@@ -156,7 +177,7 @@ int snapshot_runs_recover(struct store *store, uint64_t *ret_ended, struct error
 		free(last);
 		last = sandbox;
 		row = run_is_alive(store, staging, &alive, err);
-		if (row == 0 && !alive) {
+		if (row == 0 && !alive && !is_left(store, staging)) {
 			row = end_run(store, sandbox, err);
 			ended++;
 		}
@@ -166,6 +187,81 @@ int snapshot_runs_recover(struct store *store, uint64_t *ret_ended, struct error
 	}
 	*ret_ended = ended;
 	return row;
+}
+
+/* ---- what an ended sandbox leaves ---- */
+
+int staging_is_kept(struct store *store, const char *name, bool *ret_kept, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	int row;
+
+	query_init(&query, store->db, "SELECT 1 FROM snapshot_runs WHERE staging = ?");
+	query_bind_text(&query, name);
+	row = query_row(&query, err);
+	*ret_kept = row > 0;
+	return row < 0 ? row : 0;
+}
+
+int snapshot_keep_begin(
+	struct store *store, const char *sandbox, struct staging **ret_staging, struct error *err)
+{
+	CLEANUP(free_p) char *left = NULL;
+	CLEANUP(staging_free_p) struct staging *staging = NULL;
+	int status = run_staging(store, sandbox, &left, err);
+
+	if (status == 0 && left != NULL && is_left(store, left)) {
+		status = staging_again(store, left, ret_staging, err);
+		if (status != -ERROR_NOT_FOUND) {
+			return status;
+		}
+		*err = ERROR_INIT;
+		status = 0;
+	}
+	if (status < 0 || (status = staging_new_kept(store, &staging, err)) < 0 ||
+		(status = snapshot_begin(store, sandbox, staging, err)) < 0) {
+		return status;
+	}
+	*ret_staging = steal_ptr(staging);
+	return 0;
+}
+
+void snapshot_keep_leave(struct staging *staging)
+{
+	if (staging != NULL) {
+		staging->sealed = true; /* so that it is not deleted */
+		staging_free(staging);
+	}
+}
+
+int snapshot_keeps_sweep(struct store *store, bool (*is_known)(void *context, const char *sandbox),
+	void *context, struct error *err)
+{
+	CLEANUP(free_p) char *last = xstrdup("");
+	int row;
+
+	for (;;) {
+		CLEANUP(free_p) char *staging = NULL;
+		CLEANUP(close_p) int lock = -1;
+		char *sandbox = NULL;
+
+		row = next_run(store, last, &sandbox, &staging, err);
+		if (row <= 0) {
+			return row;
+		}
+		free(last);
+		last = sandbox;
+		if (!is_left(store, staging) || is_known(context, sandbox) ||
+			store_lock(store->staging_fd, staging, LOCK_EX, &lock, err) < 0) {
+			*err = ERROR_INIT;
+			continue;
+		}
+		log_warn("snapshot.keep_given_up", "sandbox", sandbox);
+		if ((row = end_run(store, sandbox, err)) < 0 ||
+			(row = store_remove(store, "staging", staging, err)) < 0) {
+			return row;
+		}
+	}
 }
 
 /* ---- what is recorded ---- */

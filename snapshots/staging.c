@@ -43,14 +43,15 @@ static int make_locked(struct store *store, const char *name, int *ret_fd, struc
 	return 0;
 }
 
-int staging_new(struct store *store, struct staging **ret_staging, struct error *err)
+static int staging_make(
+	struct store *store, const char *prefix, struct staging **ret_staging, struct error *err)
 {
 	struct staging *staging;
 	char name[ID_SIZE];
 	int fd = -1, status, tries = STAGING_TRIES;
 
 	do {
-		id_random(name, STAGING_PREFIX);
+		id_random(name, prefix);
 		status = make_locked(store, name, &fd, err);
 	} while ((status == -ERROR_BUSY || status == -ERROR_NOT_FOUND) && --tries > 0);
 	if (status < 0) {
@@ -64,6 +65,31 @@ int staging_new(struct store *store, struct staging **ret_staging, struct error 
 		return status;
 	}
 	*ret_staging = staging;
+	return 0;
+}
+
+int staging_new(struct store *store, struct staging **ret_staging, struct error *err)
+{
+	return staging_make(store, STAGING_PREFIX, ret_staging, err);
+}
+
+int staging_new_kept(struct store *store, struct staging **ret_staging, struct error *err)
+{
+	return staging_make(store, KEEP_PREFIX, ret_staging, err);
+}
+
+int staging_again(
+	struct store *store, const char *name, struct staging **ret_staging, struct error *err)
+{
+	CLEANUP(close_p) int fd = -1;
+	int status = store_lock(store->staging_fd, name, LOCK_SH, &fd, err);
+
+	if (status < 0) {
+		return status;
+	}
+	*ret_staging = xcalloc(1, sizeof(**ret_staging));
+	**ret_staging =
+		(struct staging){.store = store, .name = xstrdup(name), .fd = steal_fd(&fd)};
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/fault.h"
 #include "base/io.h"
+#include "snapshots/volume/volume.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -81,6 +82,7 @@ static int explain_open(const char *path, struct error *err)
 		error_hint(err, "the store belongs to user id %u: run this as root or as that user",
 			status.st_uid);
 	}
+	(void)!volume_explain(path, err);
 	return error_wrap(err, "store %s", path);
 }
 

@@ -91,6 +91,17 @@ struct staging {
 
 #define TRASH_PREFIX "trash-"
 #define STAGING_PREFIX "new-"
+/* Of what an ended sandbox is kept in. While the catalog has its run, the sweep leaves it alone, as
+ * from the rename on nothing else has what the sandbox wrote. */
+#define KEEP_PREFIX "keep-"
+MUSTCHECK int staging_new_kept(
+	struct store *store, struct staging **ret_staging, struct error *err);
+/* One that is there, and that nobody is about to delete. */
+MUSTCHECK int staging_again(
+	struct store *store, const char *name, struct staging **ret_staging, struct error *err);
+/* Has the catalog a run with this staging folder? Only asked of names with KEEP_PREFIX. */
+MUSTCHECK int staging_is_kept(
+	struct store *store, const char *name, bool *ret_kept, struct error *err);
 #define ID_TEXT_SIZE 24
 /* The number as layers/ and builds/ name it. */
 void id_format(char text[ID_TEXT_SIZE], int64_t id);

@@ -29,6 +29,7 @@ _hob_operands() {
 	shell) _hob_sandboxes && _hob_environments ;;
 	cp) _hob_sandboxes | sed 's/$/:/' ;;
 	builds | env | images | pool) hob "$1" --help 2>/dev/null | _hob_words ;;
+	store) printf '%s\n' info create grow mount unmount ;;
 	help) hob help 2>/dev/null | _hob_words ;;
 	esac
 }

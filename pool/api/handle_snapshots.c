@@ -150,3 +150,89 @@ void handle_snapshot_delete(struct http_request *request)
 	}
 	snapshot_done(&snapshot);
 }
+
+/* ---- pins and tags ---- */
+
+/* Finds it, does `change`, shows what it is now. */
+static void change_snapshot(struct http_request *request,
+	int (*change)(struct http_request *request, int64_t id, struct error *err))
+{
+	struct snapshot snapshot = {0};
+	struct error err = ERROR_INIT;
+	int status =
+		snapshot_find(request->manager->store, request->match.args[0], &snapshot, &err);
+
+	if (status == 0) {
+		status = change(request, snapshot.id, &err);
+	}
+	snapshot_done(&snapshot);
+	if (status < 0) {
+		http_reply_error(request, &err);
+	} else {
+		handle_snapshot_get(request);
+	}
+}
+
+static int pin(struct http_request *request, int64_t id, struct error *err)
+{
+	return snapshot_pin(request->manager->store, id, true, err);
+}
+
+static int unpin(struct http_request *request, int64_t id, struct error *err)
+{
+	return snapshot_pin(request->manager->store, id, false, err);
+}
+
+static int tag(struct http_request *request, int64_t id, struct error *err)
+{
+	static const char *const keys[] = {"tag", "move", NULL};
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	const char *name = NULL;
+	int status;
+
+	if ((status = http_body_json(request, &json, err)) < 0 ||
+		(status = json_check_keys(json, keys, err)) < 0 ||
+		(status = json_get_str(json, "tag", &name, err)) < 0) {
+		return status;
+	}
+	if (name == NULL) {
+		return error_set(err, ERROR_INVALID, "\"tag\" is missing");
+	}
+	return snapshot_tag(request->manager->store, id, name,
+		json_is_true(json_object_get(json, "move")), err);
+}
+
+static int untag(struct http_request *request, int64_t id, struct error *err)
+{
+	const char *name = request->match.args[1];
+	struct snapshot tagged = {0};
+	int status = snapshot_find(request->manager->store, name, &tagged, err);
+	bool other = status == 0 && tagged.id != id;
+
+	snapshot_done(&tagged);
+	if (other) {
+		return error_set(err, ERROR_NOT_FOUND, "%s is not a tag of this snapshot", name);
+	}
+	return status < 0 ? status : snapshot_untag(request->manager->store, name, err);
+}
+
+void handle_snapshot_pin(struct http_request *request)
+{
+	change_snapshot(request, pin);
+}
+
+void handle_snapshot_unpin(struct http_request *request)
+{
+	change_snapshot(request, unpin);
+}
+
+void handle_snapshot_tag(struct http_request *request)
+{
+	change_snapshot(request, tag);
+}
+
+void handle_snapshot_untag(struct http_request *request)
+{
+	/* Named by its tag, it would not be found again to be shown. */
+	change_snapshot(request, untag);
+}

@@ -43,6 +43,21 @@ void handle_snapshot_list(struct http_request *request);
 void handle_snapshot_get(struct http_request *request);
 void handle_snapshot_delete(struct http_request *request);
 
+void handle_snapshot_pin(struct http_request *request);
+void handle_snapshot_unpin(struct http_request *request);
+void handle_snapshot_tag(struct http_request *request);
+void handle_snapshot_untag(struct http_request *request);
+
+/* handle_store.c */
+void handle_snapshot_tree(struct http_request *request);
+void handle_snapshot_diff(struct http_request *request);
+void handle_snapshot_flatten(struct http_request *request);
+void handle_snapshot_export(struct http_request *request);
+void handle_snapshot_import(struct http_request *request);
+void handle_store_verify(struct http_request *request);
+void handle_store_gc(struct http_request *request);
+void handle_store_du(struct http_request *request);
+
 /* handle_fork.c */
 void handle_fork(struct http_request *request);
 

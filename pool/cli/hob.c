@@ -28,6 +28,7 @@ static const struct verb *const verbs[] = {
 	&verb_images,
 	&verb_snapshots,
 	&verb_simulate,
+	&verb_store,
 	&verb_doctor,
 	&verb_version,
 	&verb_help,

@@ -51,5 +51,6 @@ extern const struct verb verb_create, verb_exec, verb_attach, verb_shell, verb_c
 	verb_doctor, verb_version, verb_help;
 /* Of `hob pool`, in a file of its own. */
 extern const struct verb pool_explain, pool_hints;
+extern const struct verb verb_store;
 
 #endif

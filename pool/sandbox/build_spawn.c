@@ -11,13 +11,14 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#define ARGUMENTS_MAX 8
+#define ARGUMENTS_MAX 10
 
 static _Noreturn void program_main(
-	const struct server *server, char *arguments[ARGUMENTS_MAX], int report_fd)
+	const struct server *server, char *arguments[ARGUMENTS_MAX], const int *io, int report_fd)
 {
 	static char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 	static char locale[] = "LC_ALL=C.UTF-8", home[] = "HOME=/root";
@@ -36,7 +37,9 @@ static _Noreturn void program_main(
 	umask(022);
 	if (setsid() >= 0 && setns(server->means.places.host_mounts_fd, CLONE_NEWNS) == 0) {
 		null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-		if (null_fd >= 0 && dup2(null_fd, 0) == 0 && dup2(null_fd, 1) == 1) {
+		if (null_fd >= 0 && dup2(io != NULL ? io[0] : null_fd, 0) == 0 &&
+			dup2(io != NULL ? io[0] : null_fd, 1) == 1 &&
+			(io == NULL || dup2(io[1], 2) == 2)) {
 			execve(arguments[0], arguments, variables);
 		}
 	}
@@ -45,7 +48,8 @@ static _Noreturn void program_main(
 	_exit(127);
 }
 
-static int program_spawn(const struct server *server, char *arguments[ARGUMENTS_MAX],
+/* io: for both standard input and output, and for errors; NULL: nothing, and the launcher's. */
+static int program_spawn(const struct server *server, char *arguments[ARGUMENTS_MAX], const int *io,
 	pid_t *ret_pid, int *ret_pidfd, struct error *err)
 {
 	CLEANUP(close_p) int report = -1;
@@ -61,7 +65,7 @@ static int program_spawn(const struct server *server, char *arguments[ARGUMENTS_
 	report = ends[0];
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0) {
-		program_main(server, arguments, ends[1]);
+		program_main(server, arguments, io, ends[1]);
 	}
 	sys = errno;
 	close(ends[1]);
@@ -105,7 +109,7 @@ int build_spawn(const struct server *server, const char *environment, enum build
 		arguments[count++] = unasked;
 	}
 	add_config(server, arguments, count);
-	return program_spawn(server, arguments, ret_pid, ret_pidfd, err);
+	return program_spawn(server, arguments, NULL, ret_pid, ret_pidfd, err);
 }
 
 int upkeep_spawn(const struct server *server, pid_t *ret_pid, int *ret_pidfd, struct error *err)
@@ -114,5 +118,57 @@ int upkeep_spawn(const struct server *server, pid_t *ret_pid, int *ret_pidfd, st
 	char *arguments[ARGUMENTS_MAX] = {server->snapshots_program, verb, json};
 
 	add_config(server, arguments, 3);
-	return program_spawn(server, arguments, ret_pid, ret_pidfd, err);
+	return program_spawn(server, arguments, NULL, ret_pid, ret_pidfd, err);
+}
+
+/* Verb and option of each tool. */
+static const struct {
+	const char *verb, *option;
+} tools[] = {
+	[STORE_VERIFY] = {"verify", "--quick"},
+	[STORE_FLATTEN] = {"flatten", NULL},
+	[STORE_GC] = {"gc", "--dry-run"},
+	[STORE_EXPORT] = {"export", "--with-parents"},
+	[STORE_IMPORT] = {"import", NULL},
+	[STORE_DIFF] = {"diff", NULL},
+	[STORE_TREE] = {"tree", NULL},
+	[STORE_DU] = {"du", NULL},
+};
+_Static_assert(ARRAY_SIZE(tools) == STORE_TOOLS, "a verb for each tool");
+
+int store_spawn(const struct server *server, const struct launcher_request *request, pid_t *ret_pid,
+	int fds[3], struct error *err)
+{
+	static char json[] = "--json", events[] = "--events";
+	char *arguments[ARGUMENTS_MAX] = {server->snapshots_program,
+		(char *)(uintptr_t)tools[request->kind].verb, json, events};
+	size_t count = 4;
+	int pair[2], ends[2], io[2], status;
+
+	if (request->host_usr != 0 && tools[request->kind].option != NULL) {
+		arguments[count++] = (char *)(uintptr_t)tools[request->kind].option;
+	}
+	if (request->name[0] != '\0') {
+		arguments[count++] = (char *)(uintptr_t)request->name;
+	}
+	if (request->hostname[0] != '\0') {
+		arguments[count++] = (char *)(uintptr_t)request->hostname;
+	}
+	add_config(server, arguments, count);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		return error_sys(err, errno, "socketpair");
+	}
+	if (pipe2(ends, O_CLOEXEC) < 0) {
+		close(pair[0]);
+		close(pair[1]);
+		return error_sys(err, errno, "pipe");
+	}
+	io[0] = pair[1];
+	io[1] = ends[1];
+	fds[1] = pair[0];
+	fds[2] = ends[0];
+	status = program_spawn(server, arguments, io, ret_pid, &fds[0], err);
+	close(pair[1]);
+	close(ends[1]);
+	return status;
 }

@@ -112,6 +112,8 @@ void sandbox_seal(
  * ERROR_BUSY: one is being taken already, or it does not freeze; ERROR_CONFLICT: it ended or was
  * thawed under way.
  */
+/* A folder of this name in staging/<staging> makes the copy end early, with ERROR_CANCELLED. */
+#define SNAPSHOT_CANCEL_NAME "cancel"
 struct sandbox_copied {
 	uint64_t files; /* entries of the copy, folders too */
 	uint64_t bytes; /* apparent sizes of its regular files, hard links once */
@@ -158,6 +160,34 @@ void launcher_build(struct launcher *launcher, const char *environment, enum bui
 	build_started_fn *fn, void *context);
 /* Starts `hob-snapshots upkeep` in the same way. */
 void launcher_upkeep(struct launcher *launcher, build_started_fn *fn, void *context);
+/*
+ * Starts `hob-snapshots --json --events VERB` for work that takes long or reads what only root may.
+ * Its input and output are one end of a socket, its events and errors come out of a pipe; both are
+ * the receiver's, as the pidfd is. Closing them ends it.
+ */
+enum store_tool {
+	STORE_VERIFY, /* name or all; option: quick */
+	STORE_FLATTEN, /* name */
+	STORE_GC, /* option: dry run */
+	STORE_EXPORT, /* name; option: with parents */
+	STORE_IMPORT,
+	STORE_DIFF, /* name, second */
+	STORE_TREE, /* name or all */
+	STORE_DU,
+	STORE_TOOLS
+};
+struct store_order {
+	enum store_tool tool;
+	const char *name, *second; /* NULL: none */
+	bool option;
+};
+struct store_started {
+	int pidfd, io_fd, events_fd;
+};
+typedef void store_started_fn(
+	void *context, const struct store_started *started, const struct error *err);
+void launcher_store(struct launcher *launcher, const struct store_order *order,
+	store_started_fn *fn, void *context);
 
 /* What the cgroup says now. ERROR_NOT_FOUND when it is gone. No launcher needed. */
 struct sandbox_usage {

@@ -22,9 +22,10 @@
 #define IMPORT_ENTRIES_MAX 20000000ULL
 #define IMPORT_BYTES_MAX (1ULL << 40) /* of files' data, unpacked */
 
-/* To a descriptor. with_parents: all layers, else only its own. */
+/* To a descriptor. with_parents: all layers, else only its own. *ret_left_out: sockets, which an
+ * archive cannot hold. */
 MUSTCHECK int snapshot_export(struct store *store, const struct snapshot *snapshot,
-	bool with_parents, int fd, struct error *err);
+	bool with_parents, int fd, uint64_t *ret_left_out, struct error *err);
 
 /* A child that parses the archive at `fd`: nobody, when started by root, and without rights. So it
  * is started before anything else is opened and before root is given up. */

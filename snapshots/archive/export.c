@@ -29,6 +29,7 @@ struct exporting {
 	struct archive *archive;
 	size_t layer; /* its number in the archive */
 	char *block;
+	uint64_t left_out; /* sockets */
 };
 
 static int archive_failed(struct archive *archive, const char *what, struct error *err)
@@ -195,7 +196,8 @@ static int write_entry(void *context, const struct walk_entry *entry, struct err
 	bool content = S_ISREG(entry->stat.st_mode) && entry->hardlink == NULL;
 
 	if (S_ISSOCK(entry->stat.st_mode)) {
-		return 0; /* tar has none, and nobody listens on it any more */
+		export->left_out++; /* tar has none, and nobody listens on it any more */
+		return 0;
 	}
 	describe(entry, to);
 	archive_entry_copy_pathname(to, path);
@@ -248,7 +250,7 @@ static int open_archive(struct archive *archive, int fd, struct error *err)
 }
 
 int snapshot_export(struct store *store, const struct snapshot *snapshot, bool with_parents, int fd,
-	struct error *err)
+	uint64_t *ret_left_out, struct error *err)
 {
 	CLEANUP(write_free_p) struct archive *archive = archive_write_new();
 	CLEANUP(free_p) char *block = xmalloc(BLOCK_BYTES);
@@ -270,5 +272,9 @@ int snapshot_export(struct store *store, const struct snapshot *snapshot, bool w
 	if (status == 0 && archive_write_close(archive) != ARCHIVE_OK) {
 		status = archive_failed(archive, "close", err);
 	}
-	return status < 0 ? error_wrap(err, "export snap-%lld", (long long)snapshot->id) : 0;
+	if (status < 0) {
+		return error_wrap(err, "export snap-%lld", (long long)snapshot->id);
+	}
+	*ret_left_out = export.left_out;
+	return 0;
 }

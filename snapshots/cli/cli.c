@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "configs/config.h"
+#include "snapshots/volume/volume.h"
 
 int cli_open(struct snapshots_cli *cli, enum store_mode mode, struct error *err)
 {
@@ -17,7 +18,10 @@ int cli_open(struct snapshots_cli *cli, enum store_mode mode, struct error *err)
 		}
 		path = config->store;
 	}
-	status = store_become_owner(path, cli->rights, &cli->helper, err);
+	status = volume_mount(path, err);
+	if (status == 0) {
+		status = store_become_owner(path, cli->rights, &cli->helper, err);
+	}
 	if (status == 0) {
 		status = store_open(path, mode, &cli->store, err);
 	}
@@ -34,6 +38,16 @@ void cli_done(struct snapshots_cli *cli)
 {
 	store_close(cli->store);
 	store_helper_stop(cli->helper);
+}
+
+void cli_event(const struct snapshots_cli *cli, const char *name, json_t *what)
+{
+	CLEANUP(json_decref_p) json_t *event = json_pack("{s:o}", name, what);
+	CLEANUP(free_p) char *text = cli->events ? json_text(event) : NULL;
+
+	if (text != NULL) {
+		fprintf(stderr, "%s\n", text);
+	}
 }
 
 void cli_bytes(char text[CLI_TEXT_SIZE], uint64_t bytes)

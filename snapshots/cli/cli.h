@@ -13,6 +13,7 @@ struct snapshots_cli {
 	const char *config_path; /* --config */
 	const char *store_path; /* --store */
 	bool json;
+	bool events; /* progress, errors and the end as JSON lines, to standard error */
 	bool help;
 	bool dry_run;
 	bool head;
@@ -20,6 +21,10 @@ struct snapshots_cli {
 	bool stat;
 	bool quick;
 	bool with_parents;
+	bool copy;
+	bool preallocate;
+	bool force;
+	const char *xfs; /* --xfs SIZE */
 	const char *environment; /* --env */
 	const char *reason;
 	const char *label;
@@ -67,6 +72,11 @@ int cli_flatten(struct snapshots_cli *cli, struct error *err);
 int cli_dedupe(struct snapshots_cli *cli, struct error *err);
 int cli_upkeep(struct snapshots_cli *cli, struct error *err);
 int cli_cp(struct snapshots_cli *cli, struct error *err);
+int cli_store_info(struct snapshots_cli *cli, struct error *err);
+int cli_store_create(struct snapshots_cli *cli, struct error *err);
+int cli_store_grow(struct snapshots_cli *cli, struct error *err);
+int cli_store_mount(struct snapshots_cli *cli, struct error *err);
+int cli_store_unmount(struct snapshots_cli *cli, struct error *err);
 /* Bytes that a terminal would take as its own become \xNN. */
 void cli_print_path(const char *path);
 
@@ -76,6 +86,9 @@ void cli_snapshot_id(char text[CLI_ID_SIZE], int64_t id);
 struct snapshot;
 /* Everything that a list says of one. The caller owns it. */
 json_t *cli_snapshot_json(const struct snapshot *snapshot);
+
+/* An event {name: what}, if they are wanted; takes `what`. */
+void cli_event(const struct snapshots_cli *cli, const char *name, json_t *what);
 
 #define CLI_TEXT_SIZE 32
 /* "812 B", "1.4 KiB", "20 MiB". */

@@ -22,6 +22,7 @@ enum takes {
 	TAKES_DIFF = 1 << 7,
 	TAKES_EXPORT = 1 << 8,
 	TAKES_VERIFY = 1 << 9,
+	TAKES_VOLUME = 1 << 10,
 };
 
 struct verb {
@@ -72,6 +73,14 @@ static const struct verb verbs[] = {
 	{{"images", "rollback"}, "ENVIRONMENT [IMAGE]",
 		"Make the image before the head, or this one, the head again", 1, 2, 0,
 		cli_images_rollback},
+	{{"store", "info"}, "", "Show the store's file system, and whether it shares blocks", 0, 0,
+		0, cli_store_info},
+	{{"store", "create"}, "", "Give the store an XFS of its own, in a sparse file", 0, 0,
+		TAKES_VOLUME, cli_store_create},
+	{{"store", "grow"}, "SIZE", "Make it larger, to SIZE in all, also while hobd runs", 1, 1, 0,
+		cli_store_grow},
+	{{"store", "mount"}, "", "Mount it, as every start of hobd does", 0, 0, 0, cli_store_mount},
+	{{"store", "unmount"}, "", "Unmount it; nothing may use it", 0, 0, 0, cli_store_unmount},
 	{{"recover", NULL}, "", "Sweep what killed processes left, as every start does", 0, 0, 0,
 		cli_recover},
 	{{"take", NULL}, "", "Take a snapshot for hobd, which speaks to it in JSON", 0, 0, 0,
@@ -117,6 +126,14 @@ static const struct special {
 		"a new file instead of standard output"},
 	{"quick", NULL, TAKES_VERIFY, offsetof(struct snapshots_cli, quick),
 		"only sizes, times and attributes, not the content"},
+	{"xfs", "SIZE", TAKES_VOLUME, offsetof(struct snapshots_cli, xfs),
+		"how large, as 50GiB; the disk is used only as it fills"},
+	{"copy", NULL, TAKES_VOLUME, offsetof(struct snapshots_cli, copy),
+		"copy the store that is there, with hobd ended; it is kept as STORE.old"},
+	{"preallocate", NULL, TAKES_VOLUME, offsetof(struct snapshots_cli, preallocate),
+		"take all of the disk's room now: a full disk never stops the store"},
+	{"force", NULL, TAKES_VOLUME, offsetof(struct snapshots_cli, force),
+		"although the folder's file system shares blocks itself"},
 	{"move", NULL, TAKES_MOVE, offsetof(struct snapshots_cli, move),
 		"take the tag from the snapshot that has it"},
 };
@@ -127,6 +144,8 @@ static void print_options(unsigned takes)
 	     "  --store PATH         the store's folder (default: what hob.yaml says)\n"
 	     "  --config FILE        hob.yaml to read instead of /etc/hob/hob.yaml\n"
 	     "  --json               print JSON, for programs\n"
+	     "  --events             progress, failure or \"done\" as JSON lines to standard "
+	     "error\n"
 	     "  -h, --help           print this help");
 	for (size_t i = 0; i < ARRAY_SIZE(specials); i++) {
 		char name[64];
@@ -150,14 +169,28 @@ static int columns(const char *text)
 	return width;
 }
 
-static void print_help(const struct verb *verb)
+/* The first word of verbs that have two. */
+static const char *room_of(const char *word)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		if (verbs[i].words[1] != NULL && streq(verbs[i].words[0], word)) {
+			return verbs[i].words[0];
+		}
+	}
+	return NULL;
+}
+
+/* Of one verb, of those below one word, or of all. */
+static void print_help(const struct verb *verb, const char *room)
 {
 	if (verb != NULL) {
 		printf("Usage: hob-snapshots %s%s%s [options] %s\n\n%s.\n", verb->words[0],
 			verb->words[1] != NULL ? " " : "",
 			verb->words[1] != NULL ? verb->words[1] : "", verb->operands,
 			verb->summary);
-		puts(streq(verb->words[0], "images")
+		puts(streq(verb->words[0], "store") ? "The file is STORE.xfs beside the store's "
+						      "folder, and is mounted over it."
+			: streq(verb->words[0], "images")
 				? "An IMAGE is img-12, 12, or an environment's name: its head."
 				: "A SNAPSHOT is snap-12, 12, or a tag.");
 		print_options(verb->takes);
@@ -169,6 +202,9 @@ static void print_help(const struct verb *verb)
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
 		char name[64];
 
+		if (room != NULL && !streq(verbs[i].words[0], room)) {
+			continue;
+		}
 		snprintf(name, sizeof(name), "%s %s", verbs[i].words[0],
 			verbs[i].words[1] != NULL ? verbs[i].words[1] : "");
 		printf("  %-15s  %s%*s  %s\n", name, verbs[i].operands,
@@ -196,20 +232,19 @@ static const struct verb *find_verb(struct snapshots_cli *cli)
 
 static int refuse_verb(const struct snapshots_cli *cli, struct error *err)
 {
-	bool images = cli->operand_count > 0 && streq(cli->operands[0], "images");
-	const char *word = cli->operands[images ? 1 : 0], *nearest;
+	const char *room = cli->operand_count > 0 ? room_of(cli->operands[0]) : NULL;
+	const char *word = cli->operands[room != NULL ? 1 : 0], *nearest;
 	const char *known[ARRAY_SIZE(verbs)];
 	size_t count = 0;
 
 	if (word == NULL) {
-		error_set(err, ERROR_USAGE,
-			images ? "images needs a verb: ls, info, rm or rollback"
-			       : "a verb is missing");
+		error_set(err, ERROR_USAGE, "%s%s", room != NULL ? room : "a verb is missing",
+			room != NULL ? " needs a verb" : "");
 		return error_hint(err, "hob-snapshots --help lists them");
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
-		if (!images || streq(verbs[i].words[0], "images")) {
-			known[count++] = verbs[i].words[images ? 1 : 0];
+		if (room == NULL || streq(verbs[i].words[0], room)) {
+			known[count++] = verbs[i].words[room != NULL ? 1 : 0];
 		}
 	}
 	error_set(err, ERROR_USAGE, "unknown verb \"%s\"", word);
@@ -219,13 +254,13 @@ static int refuse_verb(const struct snapshots_cli *cli, struct error *err)
 }
 
 #define OPTION_SPECIAL 1000 /* and the index */
-#define OPTIONS_MAX (ARRAY_SIZE(specials) + 5)
+#define OPTIONS_MAX (ARRAY_SIZE(specials) + 6)
 
 static void list_options(struct option options[OPTIONS_MAX])
 {
 	static const struct option common[] = {{"store", required_argument, NULL, 's'},
 		{"config", required_argument, NULL, 'c'}, {"json", no_argument, NULL, 'j'},
-		{"help", no_argument, NULL, 'h'}};
+		{"events", no_argument, NULL, 'e'}, {"help", no_argument, NULL, 'h'}};
 	size_t count = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(common); i++) {
@@ -251,7 +286,7 @@ static void set_special(struct snapshots_cli *cli, const struct special *special
 }
 
 /* The bits of `given` are the specials that were said, by index. */
-static int parse_options(struct snapshots_cli *cli, int argc, char **argv, uint32_t *given)
+static int parse_options(struct snapshots_cli *cli, int argc, char **argv, uint64_t *given)
 {
 	struct option options[OPTIONS_MAX];
 	int option;
@@ -269,6 +304,9 @@ static int parse_options(struct snapshots_cli *cli, int argc, char **argv, uint3
 		case 'j':
 			cli->json = true;
 			break;
+		case 'e':
+			cli->events = true;
+			break;
 		case 'h':
 			cli->help = true;
 			break;
@@ -277,7 +315,7 @@ static int parse_options(struct snapshots_cli *cli, int argc, char **argv, uint3
 				return -1; /* getopt has said what is wrong */
 			}
 			set_special(cli, &specials[option - OPTION_SPECIAL]);
-			*given |= 1U << (option - OPTION_SPECIAL);
+			*given |= UINT64_C(1) << (option - OPTION_SPECIAL);
 		}
 	}
 	cli->operands = argv + optind;
@@ -286,7 +324,7 @@ static int parse_options(struct snapshots_cli *cli, int argc, char **argv, uint3
 }
 
 static int check_call(
-	const struct snapshots_cli *cli, const struct verb *verb, uint32_t given, struct error *err)
+	const struct snapshots_cli *cli, const struct verb *verb, uint64_t given, struct error *err)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(specials); i++) {
 		if ((given >> i & 1) != 0 && (specials[i].takes & verb->takes) == 0) {
@@ -307,13 +345,13 @@ static int check_call(
 	return 0;
 }
 
-static int run(struct snapshots_cli *cli, uint32_t given, struct error *err)
+static int run(struct snapshots_cli *cli, uint64_t given, struct error *err)
 {
 	const struct verb *verb = find_verb(cli);
 	int status;
 
 	if (cli->help) {
-		print_help(verb);
+		print_help(verb, cli->operand_count > 0 ? room_of(cli->operands[0]) : NULL);
 		return 0;
 	}
 	if (verb == NULL) {
@@ -323,11 +361,18 @@ static int run(struct snapshots_cli *cli, uint32_t given, struct error *err)
 	return status < 0 ? status : verb->run(cli, err);
 }
 
+static json_t *error_json(const struct error *err)
+{
+	return json_pack("{s:s, s:o, s:o}", "kind", error_kind_name(err->kind), "message",
+		json_str_or_null(err->message), "hint",
+		json_str_or_null(err->hint[0] != '\0' ? err->hint : NULL));
+}
+
 int main(int argc, char **argv)
 {
 	struct snapshots_cli cli = {0};
 	struct error err = ERROR_INIT;
-	uint32_t given = 0;
+	uint64_t given = 0;
 	int status;
 
 	log_setup("hob-snapshots", LOG_WARN, false);
@@ -335,10 +380,17 @@ int main(int argc, char **argv)
 		return error_exit_code(ERROR_USAGE);
 	}
 	status = run(&cli, given, &err);
+	fflush(stdout);
+	if (status == 0) {
+		cli_event(&cli, "done", json_object());
+	} else if (cli.events) {
+		cli_event(&cli, "error", error_json(&err));
+	}
 	cli_done(&cli);
 	if (status < 0) {
-		fflush(stdout);
-		error_print("hob-snapshots", &err);
+		if (!cli.events) {
+			error_print("hob-snapshots", &err);
+		}
 		return error_exit_code(err.kind);
 	}
 	return 0;

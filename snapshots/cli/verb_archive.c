@@ -26,20 +26,25 @@ static int open_output(const struct snapshots_cli *cli, int *ret_fd, struct erro
 	return *ret_fd < 0 ? *ret_fd : 0;
 }
 
-static void report_export(const struct snapshots_cli *cli, const struct snapshot *snapshot, int fd)
+static void report_export(
+	const struct snapshots_cli *cli, const struct snapshot *snapshot, int fd, uint64_t left_out)
 {
 	CLEANUP(json_decref_p) json_t *json = NULL;
 	char id[CLI_ID_SIZE], bytes[CLI_TEXT_SIZE];
 	struct stat status;
 
+	if (left_out > 0 && !(cli->json && cli->output != NULL)) {
+		fprintf(stderr, "left out: %llu sockets, which an archive cannot hold\n",
+			(unsigned long long)left_out);
+	}
 	if (cli->output == NULL || fstat(fd, &status) < 0) {
 		return;
 	}
 	cli_snapshot_id(id, snapshot->id);
 	cli_bytes(bytes, (uint64_t)status.st_size);
 	if (cli->json) {
-		json = json_pack("{s:s, s:s, s:I}", "id", id, "file", cli->output, "bytes",
-			(json_int_t)status.st_size);
+		json = json_pack("{s:s, s:s, s:I, s:I}", "id", id, "file", cli->output, "bytes",
+			(json_int_t)status.st_size, "sockets_left_out", (json_int_t)left_out);
 		json_print(json);
 	} else {
 		printf("%s: %s in %s\n", id, bytes, cli->output);
@@ -49,6 +54,7 @@ static void report_export(const struct snapshots_cli *cli, const struct snapshot
 int cli_export(struct snapshots_cli *cli, struct error *err)
 {
 	CLEANUP(snapshot_done) struct snapshot snapshot = {0};
+	uint64_t left_out = 0;
 	int fd = -1, status = open_output(cli, &fd, err);
 
 	if (status < 0) {
@@ -60,13 +66,14 @@ int cli_export(struct snapshots_cli *cli, struct error *err)
 		status = snapshot_find(cli->store, cli->operands[0], &snapshot, err);
 	}
 	if (status == 0) {
-		status = snapshot_export(cli->store, &snapshot, cli->with_parents, fd, err);
+		status = snapshot_export(
+			cli->store, &snapshot, cli->with_parents, fd, &left_out, err);
 	}
 	if (status == 0 && cli->output != NULL && fsync(fd) < 0) {
 		status = error_sys(err, errno, "write %s", cli->output);
 	}
 	if (status == 0) {
-		report_export(cli, &snapshot, fd);
+		report_export(cli, &snapshot, fd, left_out);
 	}
 	if (cli->output != NULL) {
 		if (status < 0) {

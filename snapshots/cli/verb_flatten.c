@@ -37,6 +37,8 @@ int cli_flatten(struct snapshots_cli *cli, struct error *err)
 
 		status = snapshot_find(cli->store, cli->operands[i], &snapshot, err);
 		if (status == 0) {
+			cli_event(cli, "progress",
+				json_pack("{s:I}", "layers", (json_int_t)snapshot.layer_count));
 			status = snapshot_flatten(cli->store, snapshot.id, &result, err);
 		}
 		if (status == 0) {

@@ -167,6 +167,11 @@ int cli_gc(struct snapshots_cli *cli, struct error *err)
 	if (status == 0) {
 		status = gc_plan_make(cli->store, policies.list, policies.count, &plan, err);
 	}
+	if (status == 0) {
+		cli_event(cli, "progress",
+			json_pack("{s:I, s:I}", "looked_at", (json_int_t)plan.count, "removals",
+				(json_int_t)plan.removals));
+	}
 	if (status == 0 && !cli->dry_run) {
 		status = gc_plan_run(cli->store, &plan, &result, err);
 	}

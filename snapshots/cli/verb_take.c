@@ -5,11 +5,13 @@
  * no more rights than hobd has. hobd starts it and tells it, in lines of JSON, what to take; it
  * says where; once the tree is there hobd says so, and it seals and commits. The end of its input
  * before that, hobd's death too, undoes everything. Killed itself, its locks go, and the sweep of
- * the next start takes the rest.
+ * the next start takes the rest. Only what a sandbox leaves at its end ("keep") nobody else has
+ * once it was renamed: its staging folder and run stay, and the next hobd asks for it again.
  *
- *     in   {"sandbox", "environment", "image", "parent", "reason", "label", "metadata"}
+ *     in   {"sandbox", "environment", "image", "parent", "reason", "label", "metadata", "keep"}
  *     out  {"staging"}
  *     in   {"layers", "id_base", "id_count", "files", "bytes"}    layers: those below, lowest first
+ *     in   {"give_up"}    in its place: there is nothing to be kept
  *     out  {"snapshot": …, "layer"} or {"error": {"kind", "message", "hint"}}
  *     out  {"remove", "room"}    at any time: to be deleted by hobd's launcher, which may
  */
@@ -29,6 +31,8 @@ struct take {
 	struct staging *staging;
 	struct snapshot snapshot;
 	struct layer own;
+	bool keep; /* what a sandbox leaves at its end */
+	bool leave; /* hobd died: the next one takes it up */
 	struct tree_usage usage; /* as hobd was told by who made the tree */
 };
 
@@ -123,6 +127,7 @@ static int read_what(const json_t *json, struct take *take, struct error *err)
 	if (!snapshot_reason_parse(reason, &snapshot->reason)) {
 		return error_set(err, ERROR_INVALID, "no reason \"%s\"", reason);
 	}
+	take->keep = json_is_true(json_object_get(json, "keep"));
 	snapshot->metadata = json_is_object(metadata) ? json_text(metadata) : xstrdup("{}");
 	return 0;
 }
@@ -195,16 +200,25 @@ static int take_one(struct take *take, struct error *err)
 	int status;
 
 	if ((status = hear(&what, err)) < 0 || (status = read_what(what, take, err)) < 0 ||
-		(status = wait_for_flat(take, err)) < 0 ||
-		(status = staging_new(store, &take->staging, err)) < 0 ||
-		(status = snapshot_begin(store, take->snapshot.sandbox, take->staging, err)) < 0) {
+		(status = wait_for_flat(take, err)) < 0) {
+		return status;
+	}
+	if (take->keep) {
+		status = snapshot_keep_begin(store, take->snapshot.sandbox, &take->staging, err);
+	} else if ((status = staging_new(store, &take->staging, err)) == 0) {
+		status = snapshot_begin(store, take->snapshot.sandbox, take->staging, err);
+	}
+	if (status < 0) {
 		return status;
 	}
 	say(json_pack("{s:s}", "staging", staging_name(take->staging)));
-	if ((status = hear(&made, err)) < 0 || (status = read_made(made, take, err)) < 0) {
-		return status;
+	status = hear(&made, err);
+	if (status < 0 || json_object_get(made, "give_up") != NULL) {
+		take->leave = take->keep && status < 0;
+		return status < 0 ? status : error_set(err, ERROR_CANCELLED, "hobd gave up");
 	}
-	return seal(take, err);
+	status = read_made(made, take, err);
+	return status < 0 ? status : seal(take, err);
 }
 
 static void say_error(const struct error *err)
@@ -233,6 +247,9 @@ int cli_take(struct snapshots_cli *cli, struct error *err)
 			(json_int_t)take.own.id));
 	} else {
 		say_error(&failure);
+	}
+	if (take.leave) {
+		snapshot_keep_leave(steal_ptr(take.staging));
 	}
 	/* Only our own run: one that was refused is another's. */
 	if (status < 0 && failure.kind != ERROR_BUSY && take.staging != NULL) {

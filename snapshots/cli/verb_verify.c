@@ -1,10 +1,13 @@
 /* `hob-snapshots verify`: layer by layer, with how far it is on a terminal. Without names it is a
  * run over the whole store, which an interrupted one's successor goes on with. */
 #include "snapshots/cli/cli.h"
+#include "base/clock.h"
 #include "snapshots/snapshot.h"
 #include "snapshots/verify.h"
 
 #include <inttypes.h>
+
+#define EVENT_EVERY_MS 100
 
 struct verification {
 	struct snapshots_cli *cli;
@@ -14,6 +17,7 @@ struct verification {
 	bool whole, resumed, terminal;
 	uint64_t damages, by_outcome[3];
 	json_t *list;
+	int64_t next_event_ms;
 };
 
 static void verification_done(struct verification *verification)
@@ -40,8 +44,17 @@ static void show_damage(
 
 static void show_progress(void *context, uint64_t entries, uint64_t bytes)
 {
-	const struct verification *verification = context;
+	struct verification *verification = context;
 	char text[CLI_TEXT_SIZE];
+	int64_t now_ms = clock_mono_ms();
+
+	if (verification->cli->events && now_ms >= verification->next_event_ms) {
+		verification->next_event_ms = now_ms + EVENT_EVERY_MS;
+		cli_event(verification->cli, "progress",
+			json_pack("{s:I, s:I, s:I, s:I}", "layer", (json_int_t)verification->at + 1,
+				"layers", (json_int_t)verification->count, "entries",
+				(json_int_t)entries, "bytes", (json_int_t)bytes));
+	}
 
 	if (verification->terminal) {
 		cli_bytes(text, bytes);

@@ -1,6 +1,7 @@
 """Snapshots of sandboxes by the API: taken while they run or when they end, restored, forked; and kill -9
 in the middle of each."""
 
+import contextlib
 import os
 import threading
 import time
@@ -435,18 +436,33 @@ def test_restored_one_is_adopted(machine):
     assert client.output(client.create(snapshot=second["id"])["id"], "cat mine more") == "mine\nmore\n"
 
 
-def test_end_killed(machine):
-    """hobd dies while it keeps what a sandbox has become: the next one does it."""
+def delete_or_fail(client, sandbox):
+    with contextlib.suppress(OSError, Failure):
+        client.delete(sandbox)
+
+
+@pytest.mark.parametrize("point", ["snapshot.keep", "snapshot.made", "staging.made", "snapshot.begun",
+                                   "layer.row", "layer.synced", "layer.renamed",
+                                   "layer.fsynced", "snapshot.before_commit", "snapshot.committed"])
+def test_end_killed(machine, point):
+    """hobd, or the process that commits, dies while what a sandbox has become is kept, the moment after
+    the rename included: the next hobd does it."""
     client = start(machine, lifecycle={"snapshot": "exit"})
     sandbox = client.create("app", idle_s=0)["id"]
     client.output(sandbox, "echo mine > mine")
     machine.kill()
-    machine.start(env={"HOB_FAULT": "snapshot.keep:1:kill"})
-    with pytest.raises((OSError, Failure)):
-        client.delete(sandbox)
+    machine.start(env={"HOB_FAULT": f"{point}:1:kill"})
+    deleting = threading.Thread(target=delete_or_fail, args=(client, sandbox))
+    deleting.start()
+    deleting.join(0.5)
+    if machine.daemon.poll() is None:
+        machine.daemon.kill()
     machine.daemon.wait(30)
+    deleting.join()
     machine.daemon = None
     machine.start()
     names = wait_for("its snapshot", lambda: client.get("/v1/snapshots")["snapshots"])
     assert [(s["reason"], s["sandbox"]) for s in names] == [("exit", sandbox)]
     assert client.output(client.create(snapshot=names[0]["id"])["id"], "cat mine") == "mine\n"
+    wait_for("the sandbox to be gone", lambda: all(s["id"] != sandbox for s in
+                                                   client.get("/v1/sandboxes")["sandboxes"]))

@@ -236,6 +236,13 @@ static int processes(void *context, pid_t **ret_pids, size_t *ret_count, struct 
 	return 0;
 }
 
+static bool cancelled(void *context)
+{
+	struct live_kit *kit = context;
+
+	return --kit->cancel_after == 0;
+}
+
 static void emptied(struct live_kit *kit, const char *name)
 {
 	CLEANUP(free_p) char *path = live_kit_path(kit, name);
@@ -254,6 +261,7 @@ int live_kit_copy(struct live_kit *kit)
 		.freeze = freeze,
 		.thaw = thaw,
 		.processes = processes,
+		.cancelled = kit->cancel_after > 0 ? cancelled : NULL,
 		.context = kit};
 	int status;
 

@@ -23,6 +23,7 @@ struct live_kit {
 	int thaws; /* calls of thaw */
 	void (*before_freeze)(struct live_kit *kit); /* NULL: nothing */
 	void *context;
+	int cancel_after; /* looks; 0: never */
 	bool with_previous; /* previous/ and its list are given */
 	struct sandbox_copied report;
 	struct error err;

@@ -51,11 +51,28 @@ static void test_a_failure_at_each_step_thaws(void **state)
 	assert_same_trees(upper, tree);
 }
 
+static void test_one_that_is_not_wanted_ends(void **state)
+{
+	struct live_kit *kit = *state;
+	CLEANUP(free_p) char *upper = NULL;
+
+	if (kit == NULL) {
+		skip();
+	}
+	upper = live_kit_path(kit, "upper");
+	files_make(upper);
+	kit->cancel_after = 1;
+	assert_kind(live_kit_copy(kit), &kit->err, ERROR_CANCELLED);
+	assert_int_equal(kit->thaws, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(
 			test_a_failure_at_each_step_thaws, live_kit_setup_ext4, live_kit_teardown),
+		cmocka_unit_test_setup_teardown(
+			test_one_that_is_not_wanted_ends, live_kit_setup_ext4, live_kit_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

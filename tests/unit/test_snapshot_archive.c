@@ -67,9 +67,10 @@ static int export_to_memory(struct store *store, const char *name, bool with_par
 	CLEANUP(snapshot_done) struct snapshot snapshot = {0};
 	int fd = memfd_create("archive", MFD_CLOEXEC);
 	struct error err = ERROR_INIT;
+	uint64_t left_out;
 
 	assert_ok(snapshot_find(store, name, &snapshot, &err), &err);
-	assert_ok(snapshot_export(store, &snapshot, with_parents, fd, &err), &err);
+	assert_ok(snapshot_export(store, &snapshot, with_parents, fd, &left_out, &err), &err);
 	assert_true(lseek(fd, 0, SEEK_SET) == 0);
 	return fd;
 }

@@ -77,7 +77,7 @@ static int carry_over(struct store *store, int64_t id, struct error *err)
 	int status = snapshot_find(store, name, &snapshot, err);
 
 	if (status == 0) {
-		status = snapshot_export(store, &snapshot, false, archive, err);
+		status = snapshot_export(store, &snapshot, false, archive, &freed, err);
 	}
 	if (status == 0) {
 		status = snapshot_remove(store, id, &freed, err);

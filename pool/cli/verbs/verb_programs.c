@@ -1,5 +1,5 @@
-/* Verbs that are other programs, or other parts of this one: snapshots, simulate,
- * doctor, version. */
+/* Verbs that are other programs, or other parts of this one: snapshots, store, simulate, doctor,
+ * version. */
 #include "base/memory.h"
 #include "pool/cli/cli.h"
 #include "pool/cli/doctor/doctor.h"
@@ -16,6 +16,17 @@ static int snapshots_run(struct call *call, struct error *err)
 static int simulate_run(struct call *call, struct error *err)
 {
 	return cli_become(call->cli, "hob-simulate", NULL, call->operands, err);
+}
+
+static int store_run(struct call *call, struct error *err)
+{
+	static const char *const words[] = {"store", NULL};
+	static const char *const info[] = {"store", "info", NULL};
+	const char *first = call->operands[0];
+	bool bare = first == NULL ||
+		    (first[0] == '-' && !streq(first, "--help") && !streq(first, "-h"));
+
+	return cli_become(call->cli, "hob-snapshots", bare ? info : words, call->operands, err);
 }
 
 static int doctor_run(struct call *call, struct error *err)
@@ -63,6 +74,15 @@ const struct verb verb_simulate = {
 	.summary = "Replay arrivals against the pool's forecast, beside other policies",
 	.raw = true,
 	.run = simulate_run,
+};
+
+const struct verb verb_store = {
+	.name = "store",
+	.group = "This machine",
+	.operands = "info | create --xfs SIZE | grow SIZE | mount | unmount",
+	.summary = "Show the store's file system, or give it one that shares blocks",
+	.raw = true,
+	.run = store_run,
 };
 
 const struct verb verb_doctor = {

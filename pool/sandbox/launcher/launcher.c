@@ -71,6 +71,13 @@ static void call_end(struct launcher_call *call, const struct launcher_reply *re
 	case LAUNCHER_UPKEEP:
 		call->fn.built(call->context, reply->pid, fds[0], err);
 		break;
+	case LAUNCHER_STORE: {
+		struct store_started started = {
+			.pidfd = fds[0], .io_fd = fds[1], .events_fd = fds[2]};
+
+		call->fn.store(call->context, err == NULL ? &started : NULL, err);
+		break;
+	}
 	case LAUNCHER_SNAPSHOT:
 		call->fn.copied(call->context, err == NULL ? &reply->copied : NULL, err);
 		break;
@@ -94,7 +101,7 @@ static void on_failing(void *context)
 	struct launcher_calls *failed = &launcher->queues[QUEUE_FAILED];
 	struct launcher_call *call;
 	static const struct launcher_reply nothing = {.pid = -1};
-	int none[] = {-1, -1};
+	int none[] = {-1, -1, -1};
 
 	if (failed->first == NULL) {
 		return;
@@ -222,6 +229,8 @@ static void process_lost(struct launcher *launcher, struct launcher_process *pro
 static size_t fds_wanted(const struct launcher_call *call)
 {
 	switch ((enum launcher_op)call->request.op) {
+	case LAUNCHER_STORE:
+		return 3;
 	case LAUNCHER_CREATE:
 		return 2;
 	case LAUNCHER_PREPARE:
@@ -259,7 +268,7 @@ static void on_reply(void *context, uint32_t events)
 	struct launcher *launcher = process->launcher;
 	struct launcher_reply reply;
 	struct launcher_call *call;
-	int fds[IO_FDS_MAX] = {-1, -1};
+	int fds[IO_FDS_MAX] = {-1, -1, -1};
 	size_t fd_count = 0;
 	ssize_t got;
 
@@ -508,6 +517,19 @@ void launcher_build(struct launcher *launcher, const char *environment, enum bui
 	call->fn.built = fn;
 	call->request.build = mode;
 	name_put(call->request.name, sizeof(call->request.name), environment);
+	call_start(launcher, call);
+}
+
+void launcher_store(struct launcher *launcher, const struct store_order *order,
+	store_started_fn *fn, void *context)
+{
+	struct launcher_call *call = call_new(launcher, LAUNCHER_STORE, context);
+
+	call->fn.store = fn;
+	call->request.kind = order->tool;
+	call->request.host_usr = order->option;
+	name_put(call->request.name, sizeof(call->request.name), order->name);
+	name_put(call->request.hostname, sizeof(call->request.hostname), order->second);
 	call_start(launcher, call);
 }
 

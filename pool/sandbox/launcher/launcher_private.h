@@ -36,6 +36,7 @@ struct launcher_call {
 		userns_fn *userns;
 		build_started_fn *built;
 		sandbox_copied_fn *copied;
+		store_started_fn *store;
 	} fn;
 	void *context;
 };

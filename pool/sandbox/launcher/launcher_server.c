@@ -184,6 +184,7 @@ static void timed_step(struct server *server, struct pending *pending)
 	case LAUNCHER_REMOVE:
 	case LAUNCHER_BUILD:
 	case LAUNCHER_UPKEEP:
+	case LAUNCHER_STORE:
 	case LAUNCHER_OPS:
 		break;
 	}
@@ -338,6 +339,20 @@ static void build(struct server *server, const struct launcher_request *request,
 	server_reply(server, request, pid, started_us, &pidfd, status == 0 ? 1 : 0, &err);
 }
 
+static void store(struct server *server, const struct launcher_request *request, int64_t started_us)
+{
+	int fds[] = {-1, -1, -1};
+	struct error err = ERROR_INIT;
+	pid_t pid = -1;
+	int status = store_spawn(server, request, &pid, fds, &err);
+
+	server_reply(
+		server, request, pid, started_us, fds, status == 0 ? ARRAY_SIZE(fds) : 0, &err);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		fd_done(&fds[i]);
+	}
+}
+
 static void serve(struct server *server, const struct launcher_request *request, size_t length)
 {
 	int64_t started_us = clock_mono_us();
@@ -373,6 +388,9 @@ static void serve(struct server *server, const struct launcher_request *request,
 	case LAUNCHER_BUILD:
 	case LAUNCHER_UPKEEP:
 		build(server, request, started_us);
+		break;
+	case LAUNCHER_STORE:
+		store(server, request, started_us);
 		break;
 	case LAUNCHER_OPS:
 		break;

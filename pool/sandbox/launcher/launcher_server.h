@@ -70,6 +70,10 @@ MUSTCHECK int build_spawn(const struct server *server, const char *environment,
 MUSTCHECK int upkeep_spawn(
 	const struct server *server, pid_t *ret_pid, int *ret_pidfd, struct error *err);
 
+/* The same of its other verbs; fds: pidfd, socket, pipe, the caller's to close. */
+MUSTCHECK int store_spawn(const struct server *server, const struct launcher_request *request,
+	pid_t *ret_pid, int fds[3], struct error *err);
+
 /* Closes every descriptor above the standard ones but these. */
 void descriptors_keep(const int *fds, size_t count);
 

@@ -130,6 +130,19 @@ static int form_check(
 	return 0;
 }
 
+static int tool_check(const struct launcher_request *request, struct error *err)
+{
+	if (request->kind >= STORE_TOOLS) {
+		return error_set(err, ERROR_INVALID, "store tool %u: unknown", request->kind);
+	}
+	if ((request->name[0] != '\0' && !name_is_valid(request->name)) ||
+		(request->hostname[0] != '\0' && !name_is_valid(request->hostname))) {
+		return error_set(err, ERROR_INVALID, "\"%s\" is not a snapshot's name",
+			name_is_valid(request->name) ? request->hostname : request->name);
+	}
+	return 0;
+}
+
 int launcher_request_check(
 	const struct launcher_request *request, size_t length, uint32_t slots, struct error *err)
 {
@@ -166,6 +179,8 @@ int launcher_request_check(
 		return 0;
 	case LAUNCHER_UPKEEP:
 		return 0;
+	case LAUNCHER_STORE:
+		return tool_check(request, err);
 	case LAUNCHER_OPS:
 		break;
 	}

@@ -25,6 +25,8 @@ enum launcher_op {
 	LAUNCHER_KEEP, /* name, staging */
 	LAUNCHER_PAGE_OUT,
 	LAUNCHER_UPKEEP, /* reply: pid, pidfd */
+	LAUNCHER_STORE, /* kind, name, hostname (a second name), host_usr (an option); reply: pid,
+			   pidfd, socket, pipe */
 	LAUNCHER_OPS
 };
 
@@ -37,7 +39,7 @@ struct launcher_layer {
 struct launcher_request {
 	uint32_t op;
 	uint32_t number; /* comes back in the reply */
-	uint32_t kind; /* enum sandbox_kind */
+	uint32_t kind; /* enum sandbox_kind; LAUNCHER_STORE: enum store_tool */
 	uint32_t slot;
 	uint32_t network_host, host_usr; /* 0 or 1 */
 	uint32_t layer_count;

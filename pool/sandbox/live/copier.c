@@ -49,6 +49,7 @@ struct copier_message {
 struct copier {
 	const struct native_means *means;
 	const struct launcher_request *request;
+	pid_t launcher_pid;
 	int launcher_fd, guard_fd;
 	int folder_fd; /* sandboxes/<id> */
 	int staging_fd; /* staging/<staging> */
@@ -74,7 +75,9 @@ static _Noreturn void guard_main(const struct copier *copier, int fd, pid_t copi
 	uint32_t said;
 
 	(void)prctl(PR_SET_NAME, "hob-guard", 0, 0, 0);
-	(void)!capabilities_limit(NULL, 0, &ignored);
+	close(copier->folder_fd); /* and its lock: whoever takes the next one waits for no guard */
+	/* The freezer's file may be hobd's, not root's. */
+	(void)!capabilities_limit((const int[]){CAP_DAC_OVERRIDE}, 1, &ignored);
 	for (;;) {
 		int64_t left_ms = deadline_ms - clock_mono_ms();
 		int ready = poll(&word, 1, deadline_ms == 0 ? -1 : left_ms > 0 ? (int)left_ms : 0);
@@ -219,6 +222,16 @@ static int processes(void *context, pid_t **ret_pids, size_t *ret_count, struct 
 	return 0;
 }
 
+/* Whoever ordered the copy may put this folder beside it; and without a launcher nobody hears of
+ * it, while a new one would find the sandbox busy. */
+static bool cancelled(void *context)
+{
+	const struct copier *copier = context;
+
+	return getppid() != copier->launcher_pid ||
+	       faccessat(copier->staging_fd, SNAPSHOT_CANCEL_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 /* ---- the copier ---- */
 
 static int folder_open(int dir_fd, const char *path, struct error *err)
@@ -297,8 +310,11 @@ static int still_there(const struct copier *copier, struct error *err)
 
 static int snapshot(struct copier *copier, struct sandbox_copied *ret_copied, struct error *err)
 {
-	struct live_copy_spec spec = {
-		.freeze = freeze, .thaw = thaw, .processes = processes, .context = copier};
+	struct live_copy_spec spec = {.freeze = freeze,
+		.thaw = thaw,
+		.processes = processes,
+		.cancelled = cancelled,
+		.context = copier};
 
 	if (places_find(copier, err) < 0 || guard_start(copier, err) < 0 ||
 		capabilities_limit(capabilities, ARRAY_SIZE(capabilities), err) < 0) {
@@ -362,12 +378,13 @@ int copier_start(struct server *server, struct pending *pending, struct error *e
 {
 	struct copier copier = {.means = &server->means,
 		.request = &pending->request,
+		.launcher_pid = getpid(),
 		.folder_fd = -1,
 		.guard_fd = -1,
 		.previous_fd = -1,
 		.previous_list_fd = -1};
-	int ends[2];
 	pid_t pid;
+	int ends[2];
 
 	if (copiers_count(server) > COPIERS_MAX) {
 		return error_set(

@@ -24,6 +24,7 @@
 #define QUICK_US 20000
 /* Once in a copy: until files that nobody changes any more are no longer young. */
 #define SETTLE_NS (LIVE_YOUNG_NS + 50000000LL)
+#define SETTLE_STEP_NS 20000000LL
 
 int64_t live_now_ns(void)
 {
@@ -66,15 +67,21 @@ static int clone_probe(struct live *live, struct error *err)
 	return status;
 }
 
-/* Sleeps until what was changed before `since_ns` is no longer young. */
-static void settle(int64_t since_ns)
+/* Sleeps until what was changed before `since_ns` is no longer young, a little at a time so that it
+ * may be given up. */
+static int settle(struct live *live, int64_t since_ns, struct error *err)
 {
+	const struct live_copy_spec *spec = live->spec;
+	const struct timespec pause = {0, SETTLE_STEP_NS};
 	int64_t left_ns = since_ns + SETTLE_NS - live_now_ns();
-	struct timespec pause = {left_ns / 1000000000, left_ns % 1000000000};
 
-	if (left_ns > 0 && left_ns <= SETTLE_NS) {
+	for (; left_ns > 0 && left_ns <= SETTLE_NS; left_ns -= SETTLE_STEP_NS) {
+		if (spec->cancelled != NULL && spec->cancelled(spec->context)) {
+			return error_set(err, ERROR_CANCELLED, "the copy is not wanted any more");
+		}
 		(void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
 	}
+	return 0;
 }
 
 static int copy_running(struct live *live, struct error *err)
@@ -93,7 +100,9 @@ static int copy_running(struct live *live, struct error *err)
 			break;
 		}
 		if (!settled && live->pass > 1 && !is_small(&live->still)) {
-			settle(since_ns);
+			if (settle(live, since_ns, err) < 0) {
+				return -(int)err->kind;
+			}
 			settled = true;
 		}
 	}

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "pool/sandbox/sandbox.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -31,6 +32,8 @@ struct live_copy_spec {
 	int (*thaw)(void *context, struct error *err);
 	/* Those whose mappings may be of files below upper_fd; called when frozen. */
 	int (*processes)(void *context, pid_t **ret_pids, size_t *ret_count, struct error *err);
+	/* Is it wanted no more? Asked now and then; NULL: it always is. */
+	bool (*cancelled)(void *context);
 	void *context;
 };
 

@@ -144,6 +144,7 @@ struct live {
 	struct live_work done; /* copied in this pass */
 	struct live_work still; /* passed over, as copying them again so early would be in vain */
 	struct live_work young; /* of both: to be copied again when frozen */
+	uint64_t looks; /* chances to give up */
 	uint64_t dead; /* number of the last thing thrown into the scratch folder */
 };
 
@@ -165,6 +166,8 @@ bool live_is_fleeting(const struct live *live, int sys);
 /* Takes `name` out of a folder of the copy; it is deleted when nobody waits. Missing is fine. */
 MUSTCHECK int live_throw_away(struct live *live, int tree_fd, const char *name, struct error *err);
 
+/* ERROR_CANCELLED when the copy is not wanted any more; cheap. */
+MUSTCHECK int live_check(struct live *live, struct error *err);
 /* Makes `name` in the level's copy what it is in the original; whatever was there is gone before.
  * *ret_entry is filled in but for its place in the tree. False: nothing was made. */
 MUSTCHECK int live_make(struct live *live, const struct live_level *level, const char *name,

@@ -17,6 +17,8 @@
 #define COPY_RATHER_BYTES (128 * 1024)
 /* XATTR_LIST_MAX and XATTR_SIZE_MAX. */
 #define XATTRS_SIZE 65536
+/* Of a large file at a time, so that giving up does not wait for its end. */
+#define CHUNK_BYTES ((size_t)8 << 20)
 
 static int range_by_buffer(struct live *live, int from, int to, off_t at, off_t end,
 	const char *name, struct error *err)
@@ -55,8 +57,14 @@ static int range_copy(struct live *live, int from, int to, off_t at, off_t end, 
 		return range_by_buffer(live, from, to, at, end, name, err);
 	}
 	while (in < end) {
-		ssize_t got = copy_file_range(from, &in, to, &out, (size_t)(end - in), 0);
+		size_t wanted = (size_t)(end - in) < CHUNK_BYTES ? (size_t)(end - in) : CHUNK_BYTES;
+		ssize_t got = live_check(live, err) < 0
+				      ? -2
+				      : copy_file_range(from, &in, to, &out, wanted, 0);
 
+		if (got == -2) {
+			return -(int)err->kind;
+		}
 		if (got == 0) {
 			return 0;
 		}

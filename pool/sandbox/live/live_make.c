@@ -13,6 +13,9 @@
 #include <stdio.h>
 #include <sys/sysmacros.h>
 
+/* Entries, or buffers of a large one, between two looks whether the copy is still wanted. */
+#define LOOK_EVERY 32
+
 #define INODE_TEXT_SIZE 20
 
 static void entry_fill(struct live_entry *entry, const struct stat *status, int64_t now_ns)
@@ -285,10 +288,24 @@ static int node_make(struct live *live, const struct live_level *level, const ch
 	return shared ? share_add(live, level, name, entry, err) : 0;
 }
 
+int live_check(struct live *live, struct error *err)
+{
+	const struct live_copy_spec *spec = live->spec;
+
+	if (spec->cancelled != NULL && ++live->looks % LOOK_EVERY == 0 &&
+		spec->cancelled(spec->context)) {
+		return error_set(err, ERROR_CANCELLED, "the copy is not wanted any more");
+	}
+	return 0;
+}
+
 int live_make(struct live *live, const struct live_level *level, const char *name, mode_t type,
 	bool mapped, struct live_entry *ret_entry, bool *ret_made, struct error *err)
 {
 	*ret_made = false;
+	if (live_check(live, err) < 0) {
+		return -(int)err->kind;
+	}
 	if (S_ISSOCK(type)) {
 		live->report.skipped++;
 		return 0;
