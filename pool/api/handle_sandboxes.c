@@ -119,8 +119,28 @@ void handle_sandbox_create(struct http_request *request)
 
 /* ---- showing ---- */
 
+static json_t *usage_to_json(const struct sandbox_usage *usage)
+{
+	return json_pack("{s:I, s:I, s:I}", "memory_bytes", (json_int_t)usage->memory_bytes,
+		"cpu_us", (json_int_t)usage->cpu_us, "pids", (json_int_t)usage->pids);
+}
+
+static json_t *listed(const struct entry *entry, bool with_usage)
+{
+	json_t *json = entry_to_json(entry);
+	struct sandbox_usage usage = {0};
+	struct error err = ERROR_INIT;
+
+	if (with_usage &&
+		sandbox_usage_read(entry->manager->config, entry->record.id, &usage, &err) == 0) {
+		json_object_set_new(json, "usage", usage_to_json(&usage));
+	}
+	return json;
+}
+
 void handle_sandbox_list(struct http_request *request)
 {
+	const char *usage = http_query(request, "usage");
 	const char *environment = http_query(request, "environment");
 	const char *state_name = http_query(request, "state");
 	enum entry_state state = ENTRY_STATES;
@@ -143,7 +163,8 @@ void handle_sandbox_list(struct http_request *request)
 
 			for (; entry != NULL && (state == ENTRY_STATES || (int)state == i);
 				entry = entry->next) {
-				json_array_append_new(list, entry_to_json(entry));
+				json_array_append_new(
+					list, listed(entry, usage != NULL && streq(usage, "1")));
 			}
 		}
 	}
@@ -172,9 +193,7 @@ void handle_sandbox_get(struct http_request *request)
 	/* Nothing to read while it is being made or ended. */
 	(void)!sandbox_usage_read(request->manager->config, entry->record.id, &usage, &err);
 	json = entry_to_json(entry);
-	json_object_set_new(json, "usage",
-		json_pack("{s:I, s:I, s:I}", "memory_bytes", (json_int_t)usage.memory_bytes,
-			"cpu_us", (json_int_t)usage.cpu_us, "pids", (json_int_t)usage.pids));
+	json_object_set_new(json, "usage", usage_to_json(&usage));
 	json_object_set_new(json, "metered",
 		entry->record.meter.started_ms > 0 ? metered(entry, &usage) : json_null());
 	json_object_set_new(json, "execs", runs_to_json(entry));

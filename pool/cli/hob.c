@@ -22,6 +22,7 @@ static const struct verb *const verbs[] = {
 	&verb_restore,
 	&verb_fork,
 	&verb_pool,
+	&verb_top,
 	&verb_build,
 	&verb_builds,
 	&verb_env,

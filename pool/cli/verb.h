@@ -52,5 +52,6 @@ extern const struct verb verb_create, verb_exec, verb_attach, verb_shell, verb_c
 /* Of `hob pool`, in a file of its own. */
 extern const struct verb pool_explain, pool_hints;
 extern const struct verb verb_store;
+extern const struct verb verb_top;
 
 #endif

@@ -2,6 +2,13 @@
 nothing, and what is counted can be read."""
 
 import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import termios
+import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -156,3 +163,38 @@ def test_metrics_are_what_a_parser_reads(foreseeing):
                if sample.name.endswith("_bucket")]
     assert buckets == sorted(buckets) and buckets[-1] == 4
     assert value("hob_claim_seconds_sum", environment="app") > 0
+
+
+def test_top_shows_who_works_and_leaves_the_terminal_as_it_was(foreseeing):
+    machine = foreseeing()
+    start(machine)
+    machine.start()
+    busy = machine.client.create("app")["id"]
+    machine.client.post(f"/v1/sandboxes/{busy}/exec",
+                        {"shell": "while :; do :; done", "detach": True})
+    answer = wait_for("a share of the processor", lambda: next(
+        (box for box in json.loads(machine.hob("top", "--once", "--json").stdout)["sandboxes"]
+         if box.get("cpu_percent", 0) > 5), None))
+    assert answer["id"] == busy and answer["usage"]["pids"] >= 1
+    text = machine.hob("top", "--once", "--sort", "memory").stdout
+    assert busy in text and "CLAIMS/H" in text
+    assert machine.hob("top", "--sort", "colour").returncode != 0
+    for end in (lambda child, main: os.write(main, b"mq"), lambda child, main: child.send_signal(signal.SIGTERM)):
+        main, terminal = pty.openpty()
+        before = termios.tcgetattr(terminal)
+        child = subprocess.Popen([machine.program("hob"), "--config", machine.config, "top"], stdin=terminal,
+                                 stdout=terminal, env=machine.environ({"TERM": "xterm"}))
+        shown = b""
+        limit = time.monotonic() + 20
+        while busy.encode() not in shown and time.monotonic() < limit:
+            if select.select([main], [], [], 1)[0]:
+                shown += os.read(main, 65536)
+        assert busy.encode() in shown and b"\033[?1049h" in shown
+        assert termios.tcgetattr(terminal)[3] & termios.ICANON == 0
+        end(child, main)
+        assert child.wait(20) == 0
+        shown += os.read(main, 65536)
+        assert b"\033[?1049l" in shown
+        assert termios.tcgetattr(terminal) == before
+        os.close(main)
+        os.close(terminal)
