@@ -58,6 +58,24 @@ static void build_over(struct pool *pool)
 	manager_dirty(pool->manager);
 }
 
+/* The outcome is in the catalog: how the process ended does not tell. */
+static void build_count(struct pool *pool)
+{
+	struct build *builds = NULL;
+	struct error err = ERROR_INIT;
+	size_t count = 0;
+
+	if (build_list(pool->manager->store, pool->name, 1, &builds, &count, &err) < 0) {
+		log_failure("build.not_counted", &err, "environment", pool->name);
+	} else if (count > 0) {
+		pool->builds_ended[builds[0].state]++;
+	}
+	for (size_t i = 0; i < count; i++) {
+		build_done(&builds[i]);
+	}
+	free(builds);
+}
+
 static void on_build_exit(void *context, uint32_t events)
 {
 	struct pool *pool = context;
@@ -65,6 +83,7 @@ static void on_build_exit(void *context, uint32_t events)
 	(void)events;
 	log_info("build.ended", "environment", pool->name, "ms",
 		clock_real_ms() - pool->build_started_ms);
+	build_count(pool);
 	build_over(pool);
 }
 

@@ -71,6 +71,10 @@ static int take(struct entry *entry, struct claim_spec *spec, struct error *err)
 {
 	int status;
 
+	if (entry->hint != NULL) {
+		metric_times_add(
+			&entry->pool->hint_times, (clock_real_ms() - entry->hint->since_ms) * 1000);
+	}
 	hint_forget(entry);
 	bind(entry, spec);
 	status = fault_point("claim.record");

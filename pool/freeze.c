@@ -69,6 +69,7 @@ void entry_freeze(struct entry *entry)
 			return;
 		}
 		loop_timer_stop(entry->freeze_timer);
+		entry->pool->freezes++;
 		cgroup_write(entry, true);
 	}
 }

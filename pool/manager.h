@@ -73,6 +73,9 @@ struct pool {
 	int64_t start_us; /* how long one takes from its order to ready, smoothed; 0: not known */
 	bool capped;
 	struct metric_times claim_times;
+	struct metric_times hint_times; /* from a hint to its claim */
+	uint64_t freezes; /* of ready ones */
+	uint64_t builds_ended[BUILD_STATES]; /* of those that hobd started, by outcome */
 	struct demand *demand; /* demand/demand.h; NULL: not looked at yet */
 	/* Failing creations. */
 	unsigned attempts; /* in a row; 0: fine */
@@ -134,6 +137,7 @@ struct manager {
 	size_t removals; /* of what snapshots left, asked of the launcher */
 	struct upkeep *upkeep;
 	struct demands *demands;
+	uint64_t snapshots_taken;
 };
 
 /* Loads environments, adopts what is there, then calls on_started from the loop. Everything passed

@@ -9,8 +9,8 @@
 
 #include <inttypes.h>
 
-static const int64_t bounds_us[METRIC_BOUNDS] = {
-	10, 25, 50, 100, 250, 500, 1000, 5000, 25000, 100000, 500000, 2000000, 10000000};
+static const int64_t bounds_us[METRIC_BOUNDS] = {10, 25, 50, 100, 250, 500, 1000, 5000, 25000,
+	100000, 500000, 2000000, 10000000, 30000000, 120000000};
 
 struct metric {
 	const char *name;
@@ -109,6 +109,21 @@ static double building(const struct pool *pool)
 	return pool->build_running ? 1 : 0;
 }
 
+static double freezes(const struct pool *pool)
+{
+	return (double)pool->freezes;
+}
+
+static double snapshots(const struct manager *manager)
+{
+	return (double)manager->snapshots_taken;
+}
+
+static const struct metric_times *hint_times(const struct pool *pool)
+{
+	return &pool->hint_times;
+}
+
 static const struct metric_times *claim_times(const struct pool *pool)
 {
 	return &pool->claim_times;
@@ -141,6 +156,7 @@ static const struct metric metrics[] = {
 	{"hob_store_free_bytes", "gauge", "Free for the store.", free_bytes, NULL, NULL},
 	{"hob_store_space_low", "gauge", "1 while less is free than hob.yaml wants.", space_low,
 		NULL, NULL},
+	{"hob_snapshots_total", "counter", "Snapshots taken of sandboxes.", snapshots, NULL, NULL},
 	{"hob_ready", "gauge", "Sandboxes that stand ready.", NULL, ready, NULL},
 	{"hob_warming", "gauge", "Sandboxes on their way to ready.", NULL, warming, NULL},
 	{"hob_frozen", "gauge", "Ready sandboxes that are frozen.", NULL, frozen, NULL},
@@ -161,10 +177,13 @@ static const struct metric metrics[] = {
 	{"hob_died_total", "counter", "Ready sandboxes that died.", NULL, died, NULL},
 	{"hob_wasted_seconds_total", "counter",
 		"Life of ready sandboxes that ended without a claim.", NULL, wasted, NULL},
+	{"hob_freezes_total", "counter", "Ready sandboxes that were frozen.", NULL, freezes, NULL},
 	{"hob_failing", "gauge", "1 while the environment's sandboxes cannot be made.", NULL,
 		failing, NULL},
 	{"hob_building", "gauge", "1 while a build runs.", NULL, building, NULL},
 	{"hob_claim_seconds", "histogram", "From a claim to its sandbox.", NULL, NULL, claim_times},
+	{"hob_hint_to_claim_seconds", "histogram", "From a hint to its claim.", NULL, NULL,
+		hint_times},
 };
 
 /* ---- writing ---- */
@@ -216,6 +235,22 @@ static void misses_write(const struct manager *manager, struct buffer *text)
 	}
 }
 
+static void builds_write(const struct manager *manager, struct buffer *text)
+{
+	head_write("hob_builds_total", "counter", "Builds that hobd started, by outcome.", text);
+	for (const struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		for (size_t i = 0; i < BUILD_STATES; i++) {
+			if ((enum build_state)i != BUILD_RUNNING) {
+				buffer_addf(text,
+					"hob_builds_total{environment=\"%s\",outcome=\"%s\"} "
+					"%" PRIu64 "\n",
+					pool->name, build_state_name((enum build_state)i),
+					pool->builds_ended[i]);
+			}
+		}
+	}
+}
+
 void metrics_write(const struct manager *manager, struct buffer *text)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(metrics); i++) {
@@ -236,4 +271,5 @@ void metrics_write(const struct manager *manager, struct buffer *text)
 		}
 	}
 	misses_write(manager, text);
+	builds_write(manager, text);
 }

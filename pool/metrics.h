@@ -10,8 +10,8 @@ struct manager;
 
 void metrics_write(const struct manager *manager, struct buffer *text);
 
-/* Histograms of times, with bounds that suit all of hob's: 10 µs to 10 s. */
-#define METRIC_BOUNDS 13
+/* Histograms of times, with bounds that suit all of hob's: 10 µs to 2 min. */
+#define METRIC_BOUNDS 15
 struct metric_times {
 	uint64_t counts[METRIC_BOUNDS + 1]; /* up to each bound; the last: above all */
 	double sum_seconds;

@@ -157,6 +157,7 @@ static void job_finish(struct snapshot_job *job)
 			job->entry->last_layer = job->layer;
 		}
 		detach(job);
+		job->manager->snapshots_taken++;
 		log_info("snapshot.taken", "sandbox", job->id, "snapshot", name, "pause_us",
 			result.pause_us, "copy_us", result.copy_us, "us", result.took_us);
 		upkeep_want(job->manager);

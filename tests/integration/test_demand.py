@@ -163,6 +163,15 @@ def test_metrics_are_what_a_parser_reads(foreseeing):
                if sample.name.endswith("_bucket")]
     assert buckets == sorted(buckets) and buckets[-1] == 4
     assert value("hob_claim_seconds_sum", environment="app") > 0
+    machine.client.post("/v1/warm", {"environment": "app", "key": "k"})
+    machine.client.delete(machine.client.create("app", key="k")["id"])
+    machine.client.post("/v1/environments/app/build")
+    wait_for("a build", lambda: [sample.value for family in metrics(machine) for sample in family.samples
+                                 if sample.name == "hob_builds_total" and
+                                 sample.labels["outcome"] == "unchanged"] == [1.0])
+    families = {family.name: family for family in metrics(machine)}
+    assert value("hob_hint_to_claim_seconds_count", environment="app") == 1
+    assert value("hob_hint_claims_total", environment="app") == 1
 
 
 def test_top_shows_who_works_and_leaves_the_terminal_as_it_was(foreseeing):
