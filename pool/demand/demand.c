@@ -75,7 +75,8 @@ void demand_claim(struct pool *pool, bool hit)
 	price_choose(demand, pool);
 	forecast_claim(demand->forecast, clock_real_ms(), hit);
 	demand->changed = true;
-	pool->manager->demands->look_at_ms = 0;
+	demand->outdated = true;
+	pool->manager->demands->some_outdated = true;
 }
 
 void demand_made(struct pool *pool, int64_t took_us)
@@ -88,7 +89,7 @@ void demand_made(struct pool *pool, int64_t took_us)
 
 void demands_outdated(struct manager *manager)
 {
-	manager->demands->look_at_ms = 0;
+	manager->demands->all_outdated = true;
 }
 
 int64_t demand_wasted_ms(const struct pool *pool)
@@ -223,6 +224,7 @@ static void aim(struct pool *pool, int64_t now_ms)
 		demand->limited_by = "pool.memory";
 	}
 	demand->target = target;
+	demand->outdated = false;
 }
 
 void demands_look(struct manager *manager)
@@ -230,12 +232,14 @@ void demands_look(struct manager *manager)
 	struct demands *demands = manager->demands;
 	int64_t now_ms = clock_mono_ms(), real_ms = clock_real_ms();
 	bool minute = now_ms >= demands->minute_at_ms;
+	bool all = minute || demands->all_outdated;
 
-	if (!minute && now_ms < demands->look_at_ms) {
+	if (!all && !demands->some_outdated) {
 		return;
 	}
 	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
-		if (pool->conf == NULL) {
+		if (pool->conf == NULL ||
+			(!all && (pool->demand == NULL || !pool->demand->outdated))) {
 			continue;
 		}
 		aim(pool, real_ms);
@@ -244,7 +248,8 @@ void demands_look(struct manager *manager)
 		}
 	}
 	share_out(manager);
-	demands->look_at_ms = INT64_MAX;
+	demands->some_outdated = false;
+	demands->all_outdated = false;
 	if (minute) {
 		demands->minute_at_ms = now_ms + LOOK_EVERY_MS;
 	}

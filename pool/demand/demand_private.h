@@ -15,12 +15,13 @@ struct demand {
 	double bytes; /* of a ready sandbox, smoothed */
 	bool measured;
 	bool changed; /* since it was saved */
+	bool outdated; /* a claim came since the target was worked out */
 	int64_t wasted_ms;
 };
 
 struct demands {
 	struct forecast_price price; /* of all environments without a share of their own */
-	int64_t look_at_ms; /* monotonic: targets are out of date from then on */
+	bool some_outdated, all_outdated;
 	int64_t minute_at_ms, save_at_ms;
 };
 

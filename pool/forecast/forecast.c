@@ -99,17 +99,18 @@ static int64_t slot_of(struct forecast *forecast, int64_t now_ms)
 }
 
 /* 1970 began on a Thursday. */
-static struct season_slot *season_slot(struct forecast *forecast, int64_t slot)
+static size_t day_kind(int64_t slot)
 {
 	int64_t weekday = (slot / DAY_SLOTS + 4) % 7;
 
-	return &forecast->season[weekday == 0 || weekday == 6][slot % DAY_SLOTS];
+	return weekday == 0 || weekday == 6 ? 1 : 0;
 }
 
 /* A half-hour of which only a part was watched moves the mean by that part. */
 static void season_close(struct forecast *forecast)
 {
-	struct season_slot *slot = season_slot(forecast, forecast->slot);
+	struct season_slot *slot =
+		&forecast->season[day_kind(forecast->slot)][forecast->slot % DAY_SLOTS];
 	double seen_ms = (double)forecast->slot_seen_ms;
 	double share = fmin(seen_ms / (double)SLOT_MS, 1);
 
@@ -125,14 +126,14 @@ static void season_close(struct forecast *forecast)
 }
 
 /* A half-hour that was never seen is taken to be as the last hours were. */
-static double slot_rate(struct forecast *forecast, int64_t slot, double otherwise)
+static double slot_rate(const struct forecast *forecast, int64_t slot, double otherwise)
 {
-	const struct season_slot *at = season_slot(forecast, slot);
+	const struct season_slot *at = &forecast->season[day_kind(slot)][slot % DAY_SLOTS];
 
 	return at->weight > 0 ? at->sum / at->weight : otherwise;
 }
 
-static double season_rate(struct forecast *forecast, double otherwise)
+static double season_rate(const struct forecast *forecast, double otherwise)
 {
 	int64_t slot = forecast->slot;
 
@@ -185,7 +186,7 @@ static void advance(struct forecast *forecast, int64_t now_ms)
 
 /* ---- claims ---- */
 
-static void rates_of(struct forecast *forecast, double rates[FORECAST_BASES])
+static void rates_of(const struct forecast *forecast, double rates[FORECAST_BASES])
 {
 	for (size_t i = 0; i < COUNTS; i++) {
 		rates[i] = forecast->counts[i] * 1e3 / lifetimes_ms[i];
@@ -440,8 +441,6 @@ int64_t forecast_target(struct forecast *forecast, int64_t now_ms, int64_t most)
 
 void forecast_look(const struct forecast *forecast, struct forecast_view *ret_view)
 {
-	struct forecast copy = *forecast;
-
 	*ret_view = (struct forecast_view){
 		.making_ms = forecast->making_ms,
 		.idle_seconds = exp(forecast->price->log_idle),
@@ -449,6 +448,6 @@ void forecast_look(const struct forecast *forecast, struct forecast_view *ret_vi
 		.recent_hit_rate = forecast->tries > 0 ? forecast->hits / forecast->tries : -1,
 		.claims = forecast->claims,
 	};
-	rates_of(&copy, ret_view->rates);
+	rates_of(forecast, ret_view->rates);
 	ret_view->rate = mixture(forecast, ret_view->rates, ret_view->weights);
 }
