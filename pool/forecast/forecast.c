@@ -135,7 +135,8 @@ static double slot_rate(const struct forecast *forecast, int64_t slot, double ot
 
 static double season_rate(const struct forecast *forecast, double otherwise)
 {
-	int64_t slot = forecast->slot;
+	/* A week later is the same, and the one before the first has no negative number. */
+	int64_t slot = forecast->slot + 7 * DAY_SLOTS;
 
 	return slot_rate(forecast, slot - 1, otherwise) / 4 +
 	       slot_rate(forecast, slot, otherwise) / 2 +

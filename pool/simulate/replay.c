@@ -47,8 +47,10 @@ struct replay {
 static void queue_put(struct queue *queue, int64_t item)
 {
 	if (queue->head + queue->count == queue->room) {
-		memmove(queue->items, queue->items + queue->head,
-			queue->count * sizeof(*queue->items));
+		if (queue->count > 0) {
+			memmove(queue->items, queue->items + queue->head,
+				queue->count * sizeof(*queue->items));
+		}
 		queue->head = 0;
 		if (queue->count * 2 > queue->room || queue->room == 0) {
 			queue->room = queue->room > 0 ? queue->room * 2 : 64;
