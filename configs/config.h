@@ -10,6 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Where a store with a file system of its own has that (snapshots/volume). */
+#define STORE_VOLUME_FORMAT "%s.xfs"
+
 #define CONFIG_DEFAULT_PATH "/etc/hob/hob.yaml"
 
 struct config {

@@ -2,10 +2,12 @@
 #include "configs/free_space.h"
 
 #include "base/memory.h"
+#include "configs/config.h"
 #include "configs/settings.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #define PERCENT_MAX 50
@@ -27,6 +29,26 @@ bool free_space_parse(const char *text, int64_t *ret_bytes, int64_t *ret_percent
 	return true;
 }
 
+/* A store's own file system, in a sparse file, promises more than the disk below may have: of what
+ * is free in it, that much can be written which lies in the file already or still fits below. */
+static uint64_t free_really(const char *folder, uint64_t free)
+{
+	CLEANUP(free_p) char *file = xasprintf(STORE_VOLUME_FORMAT, folder);
+	struct stat about, inside;
+	struct statvfs below;
+	uint64_t stored, holes, fits;
+
+	if (stat(file, &about) < 0 || stat(folder, &inside) < 0 || about.st_dev == inside.st_dev ||
+		statvfs(file, &below) < 0) {
+		return free;
+	}
+	stored = (uint64_t)about.st_blocks * 512;
+	holes = (uint64_t)about.st_size > stored ? (uint64_t)about.st_size - stored : 0;
+	fits = (uint64_t)below.f_bavail * below.f_frsize;
+	fits = (free > holes ? free - holes : 0) + (holes < fits ? holes : fits);
+	return free < fits ? free : fits;
+}
+
 int free_space_look(
 	const char *folder, const char *setting, struct free_space *ret_space, struct error *err)
 {
@@ -42,7 +64,7 @@ int free_space_look(
 			err, ERROR_INVALID, "free_space is no share and no size: %s", setting);
 	}
 	space.total = (uint64_t)fs.f_blocks * fs.f_frsize;
-	space.free = (uint64_t)fs.f_bavail * fs.f_frsize;
+	space.free = free_really(folder, (uint64_t)fs.f_bavail * fs.f_frsize);
 	space.mark = percent > 0 ? space.total / 100 * (uint64_t)percent : (uint64_t)bytes;
 	space.low = space.free < space.mark;
 	*ret_space = space;

@@ -2,10 +2,11 @@
 #ifndef HOB_SNAPSHOTS_VOLUME_VOLUME_PRIVATE_H
 #define HOB_SNAPSHOTS_VOLUME_VOLUME_PRIVATE_H
 
+#include "configs/config.h"
 #include "snapshots/volume/loop_device.h"
 #include "snapshots/volume/volume.h"
 
-#define VOLUME_FILE "%s.xfs"
+#define VOLUME_FILE STORE_VOLUME_FORMAT
 #define VOLUME_NEW_FILE "%s.xfs.new"
 #define VOLUME_OLD_FOLDER "%s.old"
 /* An attribute of the file: its blocks are all there, and stay. */

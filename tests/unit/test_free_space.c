@@ -3,6 +3,11 @@
 
 #include "tests/lib/test.h"
 
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 static void test_setting(void **state)
 {
 	static const struct {
@@ -50,11 +55,41 @@ static void test_look(void **state)
 	assert_kind(free_space_look("/nowhere", "5%", &space, &err), &err, ERROR_NOT_FOUND);
 }
 
+/* A gigabyte inside, four megabytes below: four can be written. */
+static void test_a_sparse_volume(void **state)
+{
+	CLEANUP(free_p) char *store = xasprintf("%s/store", (char *)*state);
+	CLEANUP(free_p) char *file = xasprintf("%s.xfs", store);
+	struct free_space space = {0};
+	struct error err = ERROR_INIT;
+	int fd, status;
+
+	if (geteuid() != 0) {
+		skip();
+	}
+	assert_int_equal(mount("none", *state, "tmpfs", 0, "size=4m"), 0);
+	assert_int_equal(mkdir(store, 0755), 0);
+	fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, 1 << 30), 0);
+	close(fd);
+	assert_int_equal(mount("none", store, "tmpfs", 0, "size=1g"), 0);
+	status = free_space_look(store, "100MiB", &space, &err);
+	assert_int_equal(umount(store), 0);
+	assert_int_equal(umount(*state), 0);
+	assert_ok(status, &err);
+	assert_true(space.low);
+	assert_in_range(space.free, 3 << 20, 4 << 20);
+	assert_int_equal(space.total, 1 << 30);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_setting),
 		cmocka_unit_test(test_look),
+		cmocka_unit_test_setup_teardown(
+			test_a_sparse_volume, setup_folder, teardown_folder),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
