@@ -120,7 +120,7 @@ static struct download *list_downloads(int folder, size_t *ret_count, struct err
 		if (clock_real_ms() - used_ms > DOWNLOAD_YOUNG_MS) {
 			struct download *one = array_add(&list, ret_count, &room);
 
-			snprintf(one->name, sizeof(one->name), "%s", entry->d_name);
+			snprintf(one->name, sizeof(one->name), "%.64s", entry->d_name);
 			one->used_ms = used_ms;
 		}
 	}
