@@ -37,6 +37,7 @@ struct transfer {
 	uint64_t total; /* 0: unknown */
 	struct digest *digest;
 	int write_sys; /* errno of a failed write */
+	bool over; /* it is longer than it may be */
 	CURL *curl;
 	char reason[CURL_ERROR_SIZE];
 };
@@ -44,7 +45,12 @@ struct transfer {
 static bool add_bytes(struct transfer *transfer, const void *data, size_t length)
 {
 	struct error err = ERROR_INIT;
+	uint64_t most = transfer->task->bytes_max;
 
+	if (most > 0 && (transfer->have > most || length > most - transfer->have)) {
+		transfer->over = true;
+		return false;
+	}
 	if (io_write_full(transfer->fd, data, length, &err) < 0) {
 		transfer->write_sys = err.sys;
 		return false;
@@ -115,6 +121,10 @@ static void set_options(struct transfer *transfer)
 	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_data);
 	curl_easy_setopt(curl, CURLOPT_WRITEDATA, transfer);
 	curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, transfer->reason);
+	if (transfer->task->bytes_max > 0) {
+		curl_easy_setopt(
+			curl, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)transfer->task->bytes_max);
+	}
 	if (transfer->have > 0) {
 		curl_easy_setopt(curl, CURLOPT_RESUME_FROM_LARGE, (curl_off_t)transfer->have);
 	}
@@ -149,6 +159,11 @@ static int attempt_error(const struct transfer *transfer, CURLcode code, struct 
 	if (transfer->write_sys != 0) {
 		return error_sys(err, transfer->write_sys, "store the download of %s",
 			transfer->task->location);
+	}
+	if (transfer->over || code == CURLE_FILESIZE_EXCEEDED) {
+		error_set(err, ERROR_LIMIT, "download %s: longer than %llu bytes",
+			transfer->task->location, (unsigned long long)transfer->task->bytes_max);
+		return error_hint(err, "raise its max_size if that is right");
 	}
 	error_set(err, code == CURLE_OPERATION_TIMEDOUT ? ERROR_TIMEOUT : ERROR_REMOTE,
 		"download %s: %s", transfer->task->location, why);
@@ -186,7 +201,7 @@ static int attempt(struct transfer *transfer, int number, struct error *err)
 		return -(int)err->kind;
 	}
 	attempt_error(transfer, code, err);
-	if (number >= TRIES_MAX || transfer->write_sys != 0 ||
+	if (number >= TRIES_MAX || transfer->write_sys != 0 || transfer->over ||
 		!(stale || is_passing(transfer, code, http))) {
 		return -(int)err->kind;
 	}

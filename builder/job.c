@@ -45,19 +45,18 @@ static int make_fingerprint(struct job *job, struct error *err)
 {
 	struct digest *digest;
 
-	if (base_key(job->environment, job->base_key, err) < 0) {
+	if (base_key(job->environment, job->base_key, err) < 0 || job_packages_keys(job, err) < 0) {
 		return -(int)err->kind;
 	}
 	digest = digest_new();
 	digest_add_str(digest, job->environment->fingerprint);
-	digest_add_str(digest, job->base_key);
+	digest_add_str(digest, job->below_key);
 	for (size_t i = 0; i < job->environment->source_count; i++) {
 		digest_add_str(digest, job->sources[i].found.ref);
 		digest_add_str(digest, job->sources[i].found.commit);
 	}
 	digest_end(digest, job->fingerprint);
 	digest_free(digest);
-	memcpy(job->below_key, job->base_key, sizeof(job->below_key));
 	return 0;
 }
 
@@ -240,6 +239,24 @@ static int make_base(struct job *job, struct error *err)
 	return status < 0 ? status : job_fault("build.base", err);
 }
 
+static json_t *files_json(const struct environment *environment)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < environment->file_count; i++) {
+		const struct environment_file *file = &environment->files[i];
+		json_t *one = json_object();
+
+		json_object_set_new(one, "url", json_str_or_null(file->url));
+		json_object_set_new(one, "digest", json_str_or_null(file->sha256));
+		json_object_set_new(one, "path",
+			json_str_or_null(file->path != NULL ? file->path : file->unpack));
+		json_object_set_new(one, "unpacked", json_boolean(file->unpack != NULL));
+		json_array_append_new(list, one);
+	}
+	return list;
+}
+
 /* How a sandbox of the image starts; pool reads it. */
 static char *make_manifest(const struct job *job)
 {
@@ -268,6 +285,8 @@ static char *make_manifest(const struct job *job)
 	json_object_set_new(json, "user", json_string(environment->user));
 	json_object_set_new(json, "workdir", json_string(environment->workdir));
 	json_object_set_new(json, "sources", sources);
+	json_object_set(json, "packages", job->installed);
+	json_object_set_new(json, "files", files_json(environment));
 	json_object_set_new(json, "clean_ms", json_integer(job->clean_ms));
 	text = json_text(json);
 	json_decref(json);
@@ -336,6 +355,9 @@ static int build_image(struct job *job, struct error *err)
 	}
 	job->machine->no_cache = job->clean;
 	status = make_base(job, err);
+	if (status == 0) {
+		status = job_packages(job, err);
+	}
 	if (status == 0) {
 		status = job_sources(job, err);
 	}
@@ -415,6 +437,7 @@ void job_free(struct job *job)
 	fd_done(&job->lock_fd);
 	build_done(&job->build);
 	job_changes_done(job);
+	json_decref(job->installed);
 	free(job->steps);
 	free(job->sources);
 	image_done(&job->head);

@@ -6,6 +6,7 @@
 #include "builder/git/git.h"
 #include "builder/job.h"
 #include "builder/machine.h"
+#include "builder/packages/packages.h"
 #include "builder/range.h"
 #include "snapshots/store.h"
 
@@ -63,6 +64,9 @@ struct job {
 	bool clean; /* from nothing: no layer is reused */
 	int64_t clean_ms; /* when the last image from nothing was begun */
 	char base_key[65];
+	char package_keys[PACKAGE_MANAGERS][65];
+	char files_key[65];
+	json_t *installed; /* packages with versions and digests; NULL: not known yet */
 	char below_key[65]; /* of all that lies below the sources */
 	char fingerprint[65];
 	struct layer layers[IMAGE_LAYERS_MAX];

@@ -33,7 +33,7 @@ struct step {
 	struct init_exec_handle *exec;
 	struct step_services *services;
 	bool ready, closed, ended, moved; /* `moved`: any of the others happened */
-	bool failed;
+	bool failed, overflown;
 	struct exec_result result;
 	struct error error;
 	char tail[2 * STEP_TAIL_SIZE];
@@ -87,7 +87,11 @@ static void on_output(void *context, enum exec_stream stream, const void *data, 
 {
 	struct step *step = context;
 
-	(void)stream;
+	if (stream == EXEC_STDOUT && step->spec->output != NULL) {
+		step->overflown = !buffer_add(step->spec->output, data, length) || step->overflown;
+		init_exec_consumed(step->exec, length);
+		return;
+	}
 	keep_tail(step, data, length);
 	report_output(step->machine->report, step->spec->name, data, length);
 	init_exec_consumed(step->exec, length);
@@ -220,6 +224,11 @@ static int run_command(struct step *step, struct error *err)
 	int status = machine_wait(
 		step->machine, &step->moved, clock_mono_ms() + READY_MS, "its sandbox", err);
 
+	if (step->spec->env != NULL) {
+		exec.env = step->spec->env;
+		exec.cwd = "/";
+		exec.user = "root";
+	}
 	if (status < 0) {
 		return status;
 	}
@@ -252,6 +261,10 @@ static int run_command(struct step *step, struct error *err)
 	if (status == 0 && step->failed) {
 		error_copy(err, &step->error);
 		status = -(int)err->kind;
+	}
+	if (status == 0 && step->overflown) {
+		status = error_set(
+			err, ERROR_LIMIT, "it says more than %zu bytes", step->spec->output->max);
 	}
 	return status;
 }

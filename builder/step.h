@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct buffer;
 struct environment;
 struct layer;
 struct machine;
@@ -25,6 +26,9 @@ struct step_spec {
 	bool services; /* the environment's run beside it, and prime has run before it */
 	const struct step_secrets *secrets; /* NULL: none */
 	char *const *secret_names; /* of those, for this step; NULL: none */
+	char *const
+		*env; /* NULL: the environment's, its user and its workdir; else these, root, / */
+	struct buffer *output; /* NULL: standard output is reported like the other */
 	const char *staging; /* takes what it writes */
 	const struct layer *layers;
 	size_t layer_count;

@@ -5,6 +5,7 @@
 #include "base/buffer.h"
 #include "base/digest.h"
 #include "configs/environment_checks.h"
+#include "configs/environment_packages.h"
 #include "configs/settings.h"
 #include "configs/yaml.h"
 
@@ -15,9 +16,13 @@
 static void lines_set(struct environment *environment, const struct yaml_node *root)
 {
 	const struct yaml_node *steps = settings_node(root, "steps");
+	const struct yaml_node *files = settings_node(root, "files");
 
 	for (size_t i = 0; i < environment->step_count; i++) {
 		environment->steps[i].line = steps->items[i].line;
+	}
+	for (size_t i = 0; i < environment->file_count; i++) {
+		environment->files[i].line = files->items[i].line;
 	}
 }
 
@@ -83,6 +88,7 @@ static void environment_complete(struct environment *environment)
 		assert(fits); /* check_cron has seen it */
 	}
 	lifecycle_complete(environment);
+	environment_packages_env(environment);
 	if (environment->pool_max < 0) {
 		environment->pool_max = environment->pool_min > 20 ? environment->pool_min : 20;
 	}
@@ -126,6 +132,7 @@ static void fingerprint_set(struct environment *environment)
 		fingerprint_add(digest, environment->sources[i].ref);
 		fingerprint_add(digest, environment->sources[i].path);
 	}
+	environment_packages_digest(environment, digest);
 	for (char **entry = environment->env; *entry != NULL; entry++) {
 		fingerprint_add(digest, *entry);
 	}
@@ -237,6 +244,7 @@ void environment_free(struct environment *environment)
 		strv_free(environment->steps[i].inputs);
 	}
 	environment_services_free(environment);
+	environment_packages_free(environment);
 	free(environment->sources);
 	free(environment->steps);
 	free(environment->check.run);

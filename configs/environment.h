@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "configs/packages/package.h"
 #include "configs/schedule.h"
 
 #include <stdbool.h>
@@ -30,6 +31,18 @@ struct environment_source {
 	char *ref; /* branch, tag or full commit; default "HEAD", that of the remote */
 	char *path; /* absolute, inside the sandbox; default /workspace */
 	struct environment_auth auth;
+};
+
+/* A download that every image has, in a layer below the sources. */
+struct environment_file {
+	char *url; /* http(s):// */
+	char *sha256;
+	char *path; /* where it stands, as one file; or */
+	char *unpack; /* the folder for what the archive holds */
+	char *mode; /* of `path`, in octal digits; NULL: 0644 */
+	char **mirrors; /* further URLs, tried in order; NULL: none */
+	int64_t size_max; /* bytes of the download */
+	int line;
 };
 
 struct environment_step {
@@ -120,6 +133,9 @@ struct environment {
 	char **env; /* KEY=value for steps and commands, sorted; never NULL */
 	char *user; /* who commands run as inside, name or "uid[:gid]"; default root */
 	char *workdir; /* default: path of the first source, or / */
+	char **packages[PACKAGE_MANAGERS]; /* each with its exact version; NULL: none */
+	struct environment_file *files;
+	size_t file_count;
 	struct environment_step *steps;
 	size_t step_count;
 	struct environment_service *services;

@@ -6,6 +6,7 @@
 #include "base/io.h"
 #include "base/path.h"
 #include "configs/environment.h"
+#include "configs/environment_packages.h"
 
 #include <ctype.h>
 #include <limits.h>
@@ -470,6 +471,9 @@ int environment_check_whole(const struct environment *environment, const char *n
 		}
 	}
 	code = check_step_names(environment, name, root, err);
+	if (code == 0) {
+		code = environment_check_files(environment, name, root, err);
+	}
 	if (code == 0) {
 		code = check_step_inputs(environment, name, root, err);
 	}

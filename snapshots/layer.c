@@ -35,8 +35,18 @@ void layer_from_row(const struct query *query, int column, struct layer *layer)
 	query_copy(query, column + 14, layer->origin, sizeof(layer->origin));
 }
 
-/* Nothing but a folder `tree` may become a layer: an overlay's leftover `work`, or a link in place
- * of the tree, would stay in the store for good. */
+/* Is it the list of a layer's packages, in a plain file? */
+static bool is_list(const struct staging *staging, const char *name)
+{
+	struct stat status;
+
+	return streq(name, LAYER_PACKAGES) &&
+	       fstatat(staging->fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       S_ISREG(status.st_mode);
+}
+
+/* Nothing but a folder `tree` (and the list of its packages) may become a layer: an overlay's
+ * leftover `work`, or a link in place of the tree, would stay in the store for good. */
 static int check_staging(const struct staging *staging, struct error *err)
 {
 	CLEANUP(closedir_p) DIR *dir = NULL;
@@ -54,7 +64,7 @@ static int check_staging(const struct staging *staging, struct error *err)
 	}
 	while ((entry = readdir(dir)) != NULL) {
 		if (!streq(entry->d_name, ".") && !streq(entry->d_name, "..") &&
-			!streq(entry->d_name, "tree")) {
+			!streq(entry->d_name, "tree") && !is_list(staging, entry->d_name)) {
 			return error_set(err, ERROR_INVALID,
 				"staging/%s holds \"%s\" beside \"tree\"", staging->name,
 				entry->d_name);

@@ -83,6 +83,8 @@ DEFINE_CLEANUP(staging_free_p, struct staging, staging_free)
 
 /* ---- layers ---- */
 #define LAYER_ORIGIN_SIZE 272
+/* Beside `tree`, written by hob: what a package manager has put there, as JSON. */
+#define LAYER_PACKAGES "packages.json"
 
 struct layer {
 	int64_t id;
