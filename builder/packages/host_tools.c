@@ -50,7 +50,7 @@ static int show(struct showing *showing, const char *path, struct error *err)
 
 	if (fstatat(showing->root_fd, path, &seen, 0) < 0 || !S_ISREG(seen.st_mode) ||
 		io_read_file(showing->root_fd, path, &text, &ignored) < 0 ||
-		may_hold_password(path, &text)) {
+		(!streq(path, STATUS) && may_hold_password(path, &text))) {
 		return 0;
 	}
 	digest_add_str(showing->digest, path);
@@ -144,6 +144,12 @@ int host_apt_layer(struct job *job, struct layer *ret_layer, struct error *err)
 	struct showing look = {.root_fd = root, .tree_fd = -1};
 	int status = root < 0 ? root : show_all(&look, layer.step_key, err);
 
+	if (status == 0 && faccessat(root, STATUS, R_OK, 0) < 0) {
+		error_sys(err, errno, "read /" STATUS " of this machine");
+		return error_hint(err,
+			"packages.apt with base: host is for machines with Debian's packages; take "
+			"a base with apt in it");
+	}
 	if (status == 0 && !job->clean &&
 		layer_find(job->machine->store, layer.step_key, ret_layer, err) == 0) {
 		return 0;

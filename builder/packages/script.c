@@ -33,8 +33,12 @@ static const char apt_report[] =
 	"\tdpkg-deb -W --showformat='${Package}\\t${Architecture}\\t${Version}\\t' \"$deb\" >&3\n"
 	"\tsha256sum \"$deb\" | cut -d' ' -f1 >&3\n";
 
-static const char apt_host_end[] = "\tdpkg-deb -x \"$deb\" " PACKAGES_ROOT "/apt\ndone\n"
-				   "rm -rf $work\n";
+/* A second libc beside that of the machine's /usr would break every command there. */
+static const char apt_host_end[] =
+	"\tcase $deb in */libc6_*) echo \"they need another libc than this machine's: take a base "
+	"that is not host\"; exit 1 ;; esac\n"
+	"\tmkdir -p " PACKAGES_ROOT "/apt\n\tdpkg-deb -x \"$deb\" " PACKAGES_ROOT "/apt\ndone\n"
+	"rm -rf $work\n";
 static const char apt_end[] = "done\ninstall\nrm -rf $work\n";
 
 static const char npm_begin[] = BEGIN "need npm 'take one that has it, or add it to packages.apt'\n"

@@ -90,3 +90,38 @@ def test_pip(machine, server):
     assert done.returncode == 1 and "packages.pip" in done.stderr and "hob-missing" in done.stderr, done.stderr
     assert catalog(machine, "SELECT image_id FROM heads") == head
     assert output(machine, "hob-tool") == "hob-tool 1.1\n"
+
+
+def candidate(name):
+    """What this machine's apt would install; without its lists there is nothing to test against."""
+    done = subprocess.run(["apt-cache", "policy", name], stdout=subprocess.PIPE, text=True, check=False,
+                          env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"})
+    for line in done.stdout.splitlines():
+        if line.strip().startswith("Candidate:") and "(none)" not in line:
+            return line.split()[1]
+    pytest.skip(f"apt knows no {name} here: run apt-get update")
+    return None
+
+
+def test_npm_and_apt_over_the_host(machine):
+    """From the registries that this machine is set up with."""
+    version = candidate("hello")
+    repository = machine.repository("app")
+    machine.environment("app", source={"url": repository.path},
+                        packages={"apt": [f"hello={version}"], "npm": ["semver@7.5.4"]},
+                        check={"run": "hello && semver 1.2.3"})
+    good(machine)
+    assert output(machine, "hello; semver 1.2.3; command -v hello; command -v semver; ls -A /opt/hob /opt/hob/packages") == \
+        ("Hello, world!\n1.2.3\n/opt/hob/packages/apt/usr/bin/hello\n/opt/hob/packages/npm/node_modules/.bin/semver\n"
+         "/opt/hob:\npackages\n\n/opt/hob/packages:\napt\nnpm\n")
+    assert output(machine, "ls -d /etc/apt /var/lib/apt /var/lib/dpkg /opt/hob/work 2>/dev/null; true") == ""
+    found = {one["name"]: one for one in manifest(machine)["packages"]}
+    assert found["hello"]["version"] == version and found["hello"]["requested"]
+    assert found["hello"]["digest"].startswith("sha256:")
+    assert found["semver"]["digest"].startswith("sha512-") and found["semver"]["requested"]
+    assert not found["lru-cache"]["requested"] and found["yallist"]["manager"] == "npm"
+    first = layers(machine)
+    repository.commit({"new": "1\n"})
+    good(machine)
+    assert [one for one in layers(machine) if one[1] == "packages"] == [one for one in first if one[1] == "packages"]
+    assert len([one for one in first if one[1] == "packages"]) == 2
