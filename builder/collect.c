@@ -57,6 +57,11 @@ static bool download_is_wanted(const struct room *room, const char *name)
 		if (sha256 != NULL && str_starts(name, sha256)) {
 			return true; /* the whole, or the part that has come so far */
 		}
+		for (size_t j = 0; j < room->environments[i]->file_count; j++) {
+			if (str_starts(name, room->environments[i]->files[j].sha256)) {
+				return true;
+			}
+		}
 	}
 	return false;
 }

@@ -66,21 +66,37 @@ static void note_changed(struct plan_row *row, const struct buffer *paths, char 
 	}
 }
 
-/* ---- base and sources ---- */
+/* ---- base, packages, files and sources ---- */
 
-static void plan_base(struct plan *plan)
+static void plan_fixed(struct plan *plan, const char *kind, const char *name, const char *key)
 {
 	struct job *job = plan->job;
 	struct error ignored = ERROR_INIT;
 	struct layer layer;
-	bool found = !job->clean &&
-		     layer_find(job->machine->store, job->base_key, &layer, &ignored) == 0;
-	struct plan_row *row = add_row(plan, "base", base_kind_name(job->environment->base),
-		found ? "reuse" : "make", found ? layer.id : 0);
+	bool found = !job->clean && layer_find(job->machine->store, key, &layer, &ignored) == 0;
+	struct plan_row *row =
+		add_row(plan, kind, name, found ? "reuse" : "make", found ? layer.id : 0);
 
 	row->why = xstrdup(found        ? "the same as before"
 			   : job->clean ? "everything is made from nothing"
 					: "there is no layer of it");
+}
+
+/* What lies below the sources. */
+static void plan_below(struct plan *plan)
+{
+	const struct job *job = plan->job;
+
+	plan_fixed(plan, "base", base_kind_name(job->environment->base), job->base_key);
+	for (size_t i = 0; i < PACKAGE_MANAGERS; i++) {
+		if (job->environment->packages[i] != NULL) {
+			plan_fixed(plan, "packages", package_manager_name((enum package_manager)i),
+				job->package_keys[i]);
+		}
+	}
+	if (job->environment->file_count > 0) {
+		plan_fixed(plan, "files", "files", job->files_key);
+	}
 }
 
 static void explain_source(struct plan *plan, size_t index, struct plan_row *row)
@@ -298,7 +314,7 @@ int job_explain(struct machine *machine, const struct environment *environment,
 		status = job_make_keys(job, err);
 	}
 	if (status == 0) {
-		plan_base(&plan);
+		plan_below(&plan);
 		for (size_t i = 0; i < environment->source_count; i++) {
 			plan_source(&plan, i);
 		}

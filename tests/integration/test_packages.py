@@ -78,6 +78,8 @@ def test_pip(machine, server):
     assert "as before" in good(machine)
     assert len(server.asked) == before and layers(machine)[1] == first[1]
     assert {one["name"] for one in manifest(machine)["packages"]} == set(found)
+    plan = json.loads(build(machine, "--explain", "--json").stdout)["layers"]
+    assert [(row["kind"], row["action"]) for row in plan][:2] == [("base", "reuse"), ("packages", "reuse")]
     # Another version does; and one that is not to be had leaves the image.
     environment["packages"]["pip"][0] = "hob-tool==1.1"
     machine.environment("app", **environment)

@@ -208,7 +208,7 @@ static const struct mistake mistakes[] = {
 	{"name: a\nsteps: [{name: s, run: x, inputs: [{a: 1}]}]\n", "expects patterns, not"},
 	{"name: a\nsteps: [{name: s, run: x, strict: true}]\n",
 		"webapp.yaml:2:35: \"steps.strict\" of step \"s\" has no \"inputs\""},
-	{"name: a\npackages: {}\n", "unknown key \"packages\""},
+	{"name: a\ngems: {}\n", "unknown key \"gems\""},
 	{"name: a\nname: b\n", "webapp.yaml:2:1: duplicate key \"name\"; it is also in line 1"},
 	{"source: {url: /x}\n", "webapp.yaml:1:1: \"name\" is missing"},
 	{"", "webapp.yaml:1:1: \"name\" is missing"},
