@@ -23,7 +23,7 @@ static const char apt_begin[] =
 	      "apt() { apt-get -q -y -o APT::Sandbox::User=root -o Dpkg::Use-Pty=0"
 	      " -o Acquire::Retries=3 -o Acquire::Languages=none -o Dir::State::lists=$work/lists"
 	      " -o Dir::Cache=$work/cache -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
-	      " -o Binary::apt-get::APT::Keep-Downloaded-Packages=true \"$@\"; }\n"
+	      " -o Binary::apt-get::APT::Keep-Downloaded-Packages=true $more \"$@\"; }\n"
 	      "apt update || echo 'some of the lists of packages could not be read'\n"
 	      "install() { apt install --no-install-recommends --allow-downgrades \"$@\"";
 
@@ -93,11 +93,13 @@ static void add_npm(struct buffer *script, char *const *names)
 char *package_script(const struct environment *environment, enum package_manager manager)
 {
 	char *const *names = environment->packages[manager];
+	bool host = environment->base == BASE_HOST;
 	struct buffer script;
 
 	buffer_init(&script, 0);
 	switch (manager) {
 	case PACKAGE_APT:
+		buffer_addf(&script, "more='%s'\n", host ? "-o Debug::NoLocking=1" : "");
 		buffer_add_str(&script, apt_begin);
 		add_names(&script, names);
 		buffer_add_str(&script, apt_report);
