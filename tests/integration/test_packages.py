@@ -56,7 +56,8 @@ def output(machine, command):
 
 
 def test_pip(machine, server):
-    server.add_wheels(("hob-tool", "1.0"), ("hob-tool", "1.1"), ("hob-part", "2.0"), ("hob-whole", "3.0.post1", "hob-part"))
+    server.add_wheels(("hob-tool", "1.0"), ("hob-tool", "1.1"), ("hob-part", "2.0"),
+                      ("hob-whole", "3.0.post1", "hob-part"))
     repository = machine.repository("app")
     environment = {"source": {"url": repository.path}, "env": server.pip_env(),
                    "packages": {"pip": ["hob-tool==1.0", "Hob_Whole==3.0.post1"]},
@@ -114,9 +115,10 @@ def test_npm_and_apt_over_the_host(machine):
                         check={"run": "hello && semver 1.2.3"})
     good(machine)
     assert output(machine, "hello; semver 1.2.3; command -v hello; command -v semver; ls -A /opt/hob /opt/hob/packages") == \
-        ("Hello, world!\n1.2.3\n/opt/hob/packages/apt/usr/bin/hello\n/opt/hob/packages/npm/node_modules/.bin/semver\n"
-         "/opt/hob:\npackages\n\n/opt/hob/packages:\napt\nnpm\n")
-    assert output(machine, "ls -dR /etc/apt /var/lib/apt /var/lib/dpkg /var/cache/apt /opt/hob/work 2>/dev/null; true") == ""
+        ("Hello, world!\n1.2.3\n/opt/hob/packages/apt/usr/bin/hello\n"
+         "/opt/hob/packages/npm/node_modules/.bin/semver\n/opt/hob:\npackages\n\n/opt/hob/packages:\napt\nnpm\n")
+    assert output(machine, "ls -dR /etc/apt /var/lib/apt /var/lib/dpkg /var/cache/apt /opt/hob/work 2>/dev/null"
+                  "; true") == ""
     found = {one["name"]: one for one in manifest(machine)["packages"]}
     assert found["hello"]["version"] == version and found["hello"]["requested"]
     assert found["hello"]["digest"].startswith("sha256:")
