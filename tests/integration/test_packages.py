@@ -114,9 +114,9 @@ def test_npm_and_apt_over_the_host(machine):
                         packages={"apt": [f"hello={version}"], "npm": ["semver@7.5.4"]},
                         check={"run": "hello && semver 1.2.3"})
     good(machine)
-    assert output(machine, "hello; semver 1.2.3; command -v hello; command -v semver; ls -A /opt/hob /opt/hob/packages") == \
+    assert output(machine, "hello; semver 1.2.3; command -v hello; command -v semver; cd /opt/hob; ls -A . packages") == \
         ("Hello, world!\n1.2.3\n/opt/hob/packages/apt/usr/bin/hello\n"
-         "/opt/hob/packages/npm/node_modules/.bin/semver\n/opt/hob:\npackages\n\n/opt/hob/packages:\napt\nnpm\n")
+         "/opt/hob/packages/npm/node_modules/.bin/semver\n.:\npackages\n\npackages:\napt\nnpm\n")
     assert output(machine, "ls -dR /etc/apt /var/lib/apt /var/lib/dpkg /var/cache/apt /opt/hob/work 2>/dev/null"
                   "; true") == ""
     found = {one["name"]: one for one in manifest(machine)["packages"]}
