@@ -114,7 +114,8 @@ def test_npm_and_apt_over_the_host(machine):
                         packages={"apt": [f"hello={version}"], "npm": ["semver@7.5.4"]},
                         check={"run": "hello && semver 1.2.3"})
     good(machine)
-    assert output(machine, "hello; semver 1.2.3; command -v hello; command -v semver; cd /opt/hob; ls -A . packages") == \
+    command = "hello; semver 1.2.3; command -v hello; command -v semver; cd /opt/hob; ls -A . packages"
+    assert output(machine, command) == \
         ("Hello, world!\n1.2.3\n/opt/hob/packages/apt/usr/bin/hello\n"
          "/opt/hob/packages/npm/node_modules/.bin/semver\n.:\npackages\n\npackages:\napt\nnpm\n")
     assert output(machine, "ls -dR /etc/apt /var/lib/apt /var/lib/dpkg /var/cache/apt /opt/hob/work 2>/dev/null"
