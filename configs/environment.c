@@ -257,6 +257,8 @@ void environment_free(struct environment *environment)
 	free(environment->lifecycle_type);
 	free(environment->schedule.cron_text);
 	free(environment->schedule.zone);
+	free(environment->sync.at);
+	free(environment->sync.run);
 	free(environment->workdir);
 	free(environment);
 }
