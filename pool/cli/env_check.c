@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "configs/config.h"
 #include "configs/environment.h"
+#include "configs/packages/pin.h"
 #include "pool/cli/human.h"
 #include "pool/cli/options.h"
 
@@ -86,6 +87,9 @@ static bool file_check(
 	struct error err = ERROR_INIT;
 	bool good = environment_load(file, &environment, &err) == 0;
 
+	if (!good) {
+		pin_explain(file, &err);
+	}
 	if (good && values->explain) {
 		explained = explain(environment, config);
 	}

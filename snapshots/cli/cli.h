@@ -19,6 +19,7 @@ struct snapshots_cli {
 	bool head;
 	bool move;
 	bool stat;
+	bool packages;
 	bool quick;
 	bool with_parents;
 	bool copy;
@@ -50,6 +51,7 @@ void cli_done(struct snapshots_cli *cli);
 /* The verbs. 0, or the failure that the program ends with. */
 int cli_images_ls(struct snapshots_cli *cli, struct error *err);
 int cli_images_info(struct snapshots_cli *cli, struct error *err);
+int cli_images_diff(struct snapshots_cli *cli, struct error *err);
 int cli_images_rm(struct snapshots_cli *cli, struct error *err);
 int cli_images_rollback(struct snapshots_cli *cli, struct error *err);
 int cli_recover(struct snapshots_cli *cli, struct error *err);
@@ -77,6 +79,10 @@ int cli_store_create(struct snapshots_cli *cli, struct error *err);
 int cli_store_grow(struct snapshots_cli *cli, struct error *err);
 int cli_store_mount(struct snapshots_cli *cli, struct error *err);
 int cli_store_unmount(struct snapshots_cli *cli, struct error *err);
+struct tree_view;
+/* Prints what `after` has changed over `before`; with --json, adds that to `json` instead. */
+int cli_diff_views(struct snapshots_cli *cli, struct tree_view *before, struct tree_view *after,
+	json_t *json, struct error *err);
 /* Bytes that a terminal would take as its own become \xNN. */
 void cli_print_path(const char *path);
 

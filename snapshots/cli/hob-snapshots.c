@@ -23,6 +23,8 @@ enum takes {
 	TAKES_EXPORT = 1 << 8,
 	TAKES_VERIFY = 1 << 9,
 	TAKES_VOLUME = 1 << 10,
+	TAKES_STAT = 1 << 11,
+	TAKES_PACKAGES = 1 << 12,
 };
 
 struct verb {
@@ -67,7 +69,9 @@ static const struct verb verbs[] = {
 		cli_upkeep},
 	{{"images", "ls"}, "[ENVIRONMENT]", "List images, newest first", 0, 1, 0, cli_images_ls},
 	{{"images", "info"}, "IMAGE…", "Show layers, users and what removing it frees", 1, SIZE_MAX,
-		0, cli_images_info},
+		TAKES_PACKAGES, cli_images_info},
+	{{"images", "diff"}, "A B", "Show commits, packages, layers and files that B has changed",
+		2, 2, TAKES_STAT, cli_images_diff},
 	{{"images", "rm"}, "IMAGE…", "Remove images that nothing needs", 1, SIZE_MAX,
 		TAKES_DRY_RUN | TAKES_HEAD, cli_images_rm},
 	{{"images", "rollback"}, "ENVIRONMENT [IMAGE]",
@@ -117,7 +121,10 @@ static const struct special {
 		"and what is younger than this"},
 	{"keep-labelled", NULL, TAKES_RETENTION, offsetof(struct snapshots_cli, keep_labelled),
 		"and what has a label"},
-	{"stat", NULL, TAKES_DIFF, offsetof(struct snapshots_cli, stat), "only the sums"},
+	{"packages", NULL, TAKES_PACKAGES, offsetof(struct snapshots_cli, packages),
+		"only what is installed below the sources, with versions and digests"},
+	{"stat", NULL, TAKES_DIFF | TAKES_STAT, offsetof(struct snapshots_cli, stat),
+		"only the sums"},
 	{"patch", "PATH", TAKES_DIFF, offsetof(struct snapshots_cli, patch),
 		"only this file's content, as a patch"},
 	{"with-parents", NULL, TAKES_EXPORT, offsetof(struct snapshots_cli, with_parents),

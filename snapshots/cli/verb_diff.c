@@ -165,10 +165,8 @@ static void print_stat(const struct difference *difference)
 	putchar('\n');
 }
 
-static void print_difference_json(struct difference *difference)
+static void add_difference(const struct difference *difference, json_t *json)
 {
-	CLEANUP(json_decref_p) json_t *json = json_object();
-
 	for (size_t i = 0; i < ARRAY_SIZE(kind_names); i++) {
 		json_object_set_new(json, kind_names[i],
 			json_pack("{s:I, s:I}", "entries", (json_int_t)difference->entries[i],
@@ -177,7 +175,21 @@ static void print_difference_json(struct difference *difference)
 	if (!difference->cli->stat) {
 		json_object_set(json, "changes", difference->list);
 	}
-	json_print(json);
+}
+
+int cli_diff_views(struct snapshots_cli *cli, struct tree_view *before, struct tree_view *after,
+	json_t *json, struct error *err)
+{
+	struct difference difference = {.cli = cli, .list = json_array()};
+	int status = tree_diff(before, after, take_change, &difference, err);
+
+	if (status == 0 && cli->json) {
+		add_difference(&difference, json);
+	} else if (status == 0) {
+		print_stat(&difference);
+	}
+	json_decref(difference.list);
+	return status;
 }
 
 /* ---- one file's content ---- */
@@ -253,7 +265,7 @@ int cli_diff(struct snapshots_cli *cli, struct error *err)
 {
 	CLEANUP(tree_view_close_p) struct tree_view *before = NULL;
 	CLEANUP(tree_view_close_p) struct tree_view *after = NULL;
-	struct difference difference = {.cli = cli};
+	CLEANUP(json_decref_p) json_t *json = json_object();
 	int status;
 
 	cli->rights = STORE_RIGHTS_READ_TREES;
@@ -267,16 +279,12 @@ int cli_diff(struct snapshots_cli *cli, struct error *err)
 	if (status == 0 && cli->patch != NULL) {
 		return print_patch(cli->patch, before, after, err);
 	}
-	difference.list = json_array();
 	if (status == 0) {
-		status = tree_diff(before, after, take_change, &difference, err);
+		status = cli_diff_views(cli, before, after, json, err);
 	}
 	if (status == 0 && cli->json) {
-		print_difference_json(&difference);
-	} else if (status == 0) {
-		print_stat(&difference);
+		json_print(json);
 	}
-	json_decref(difference.list);
 	return status;
 }
 

@@ -186,6 +186,76 @@ static void print_info(const struct inventory_row *row)
 	print_layers(image);
 }
 
+/* ---- --packages ---- */
+
+static void packages_row(struct cli_table *table, const char *manager, const char *name,
+	const char *version, const char *asked, const char *digest)
+{
+	cli_cell(table, manager);
+	cli_cell(table, name != NULL ? name : "-");
+	cli_cell(table, version != NULL ? version : "-");
+	cli_cell(table, asked);
+	cli_cell(table, digest != NULL ? digest : "-");
+}
+
+static void print_packages(const json_t *packages, const json_t *files)
+{
+	static const bool right[] = {false, false, false, false, false};
+	CLEANUP(cli_table_done) struct cli_table table = {.columns = 5, .right = right};
+	json_t *one;
+	size_t i;
+
+	packages_row(&table, "MANAGER", "NAME", "VERSION", "ASKED FOR", "DIGEST");
+	json_array_foreach (packages, i, one) {
+		packages_row(&table, json_string_value(json_object_get(one, "manager")),
+			json_string_value(json_object_get(one, "name")),
+			json_string_value(json_object_get(one, "version")),
+			json_is_true(json_object_get(one, "requested")) ? "yes" : "no",
+			json_string_value(json_object_get(one, "digest")));
+	}
+	json_array_foreach (files, i, one) {
+		CLEANUP(free_p)
+		char *digest =
+			xasprintf("sha256:%s", json_string_value(json_object_get(one, "digest")));
+
+		packages_row(&table, "files", json_string_value(json_object_get(one, "path")), "-",
+			"yes", digest);
+	}
+	if (json_array_size(packages) + json_array_size(files) == 0) {
+		puts("nothing is installed below its sources but its base");
+		return;
+	}
+	cli_table_print(&table);
+}
+
+static int print_packages_of(struct snapshots_cli *cli, const char *name, struct error *err)
+{
+	CLEANUP(json_decref_p) json_t *manifest = NULL;
+	CLEANUP(json_decref_p) json_t *json = json_object();
+	json_t *packages, *files;
+	struct image image;
+	int status = image_find(cli->store, name, &image, err);
+
+	if (status < 0) {
+		return status;
+	}
+	manifest = json_loads(image.manifest, 0, NULL);
+	packages = json_object_get(manifest, "packages");
+	files = json_object_get(manifest, "files");
+	if (cli->json) {
+		json_object_set_new(json, "id", json_sprintf("img-%lld", (long long)image.id));
+		json_object_set_new(
+			json, "packages", packages != NULL ? json_incref(packages) : json_array());
+		json_object_set_new(
+			json, "files", files != NULL ? json_incref(files) : json_array());
+		json_print(json);
+	} else {
+		print_packages(packages, files);
+	}
+	image_done(&image);
+	return 0;
+}
+
 static int print_one(struct snapshots_cli *cli, const struct inventory *inventory, const char *name,
 	struct error *err)
 {
@@ -222,14 +292,15 @@ int cli_images_info(struct snapshots_cli *cli, struct error *err)
 		return error_set(err, ERROR_USAGE, "images info needs the name of an image");
 	}
 	status = cli_open(cli, STORE_READ, err);
-	if (status == 0) {
+	if (status == 0 && !cli->packages) {
 		status = inventory_read(cli->store, &inventory, err);
 	}
 	for (size_t i = 0; status == 0 && i < cli->operand_count; i++) {
 		if (i > 0 && !cli->json) {
 			putchar('\n');
 		}
-		status = print_one(cli, &inventory, cli->operands[i], err);
+		status = cli->packages ? print_packages_of(cli, cli->operands[i], err)
+				       : print_one(cli, &inventory, cli->operands[i], err);
 	}
 	return status;
 }

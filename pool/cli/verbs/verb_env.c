@@ -137,7 +137,7 @@ static const struct verb env_check = {
 };
 
 static const struct verb *const env_parts[] = {
-	&env_ls, &env_info, &env_check, &verb_env_import, NULL};
+	&env_ls, &env_info, &env_check, &verb_env_import, &verb_env_pin, NULL};
 
 const struct verb verb_env = {
 	.name = "env",

@@ -174,6 +174,19 @@ static void print_removed(const json_t *reply)
 	printf("%s removed, %s freed\n", id, freed);
 }
 
+/* It reads the trees themselves. */
+static int images_diff_run(struct call *call, struct error *err)
+{
+	bool done = false;
+	int status = images_begin(call, &done, err);
+
+	if (status < 0 || done) {
+		return status;
+	}
+	error_set(err, ERROR_DENIED, "hob images diff reads the store itself, as root only");
+	return error_hint(err, "sudo hob images diff A B");
+}
+
 static int images_rm_run(struct call *call, struct error *err)
 {
 	return images_each(call, "DELETE", print_removed, err);
@@ -226,6 +239,14 @@ static const struct verb images_info = {
 	.run = images_info_run,
 };
 
+static const struct verb images_diff = {
+	.name = "diff",
+	.operands = "A B",
+	.summary = "Compare two: commits, packages, layers and files (as root)",
+	.raw = true,
+	.run = images_diff_run,
+};
+
 static const struct verb images_rm = {
 	.name = "rm",
 	.operands = "IMAGE…",
@@ -243,7 +264,7 @@ static const struct verb images_rollback = {
 };
 
 static const struct verb *const images_parts[] = {
-	&images_ls, &images_info, &images_rm, &images_rollback, NULL};
+	&images_ls, &images_info, &images_diff, &images_rm, &images_rollback, NULL};
 
 const struct verb verb_images = {
 	.name = "images",
