@@ -12,6 +12,7 @@
 #include "builder/job.h"
 #include "builder/local.h"
 #include "builder/machine.h"
+#include "builder/packages/advice.h"
 #include "builder/report.h"
 #include "builder/source.h"
 #include "configs/config.h"
@@ -196,6 +197,7 @@ static int unknown_environment(const struct program *program, const char *name, 
 
 	if (failure != NULL) {
 		error_copy(err, &failure->error);
+		advice_add(program->config, failure->file, err);
 		return -(int)err->kind;
 	}
 	names = xcalloc(program->list.count + 1, sizeof(*names));

@@ -74,7 +74,7 @@ _hob() {
 		words=$(_hob_operands "$verb")
 	fi
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
-	if [ "$verb" = cp ] || [ "$previous" = check ]; then
+	if [ "$verb" = cp ] || [ "$previous" = check ] || [ "$previous" = pin ]; then
 		mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -f -- "$current")
 		compopt -o filenames 2>/dev/null
 		[[ ${COMPREPLY[0]} == *: ]] && compopt -o nospace 2>/dev/null

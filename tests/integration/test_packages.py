@@ -1,9 +1,13 @@
 """Packages of apt, npm and pip in layers below the sources: exact, found again, recorded, and never half there."""
 
 import contextlib
+import hashlib
+import io
 import json
+import os
 import sqlite3
 import subprocess
+import tarfile
 
 import pytest
 
@@ -130,3 +134,115 @@ def test_npm_and_apt_over_the_host(machine):
     good(machine)
     assert [one for one in layers(machine) if one[1] == "packages"] == [one for one in first if one[1] == "packages"]
     assert len([one for one in first if one[1] == "packages"]) == 2
+
+
+def test_what_is_not_exact_is_refused_before_anything_runs(machine, server):
+    server.add_wheels(("hob-tool", "1.0"), ("hob-tool", "1.1"), ("hob-tool", "2.0"))
+    path = machine.write(f"{machine.environments}/app.yaml", "name: app # mine\nsource: {url: /nowhere}\npackages:\n"
+                         "  pip: # of the index\n  - hob-tool<2   # the last of the old\n  - \"hob_tool2==1\"\n")
+    env = {**server.pip_env(), "PIP_FIND_LINKS": ""}
+    done = machine.hob_build("app", env=env)
+    assert done.returncode == 2 and f"{path}:5:5: \"packages.pip\" names no exact version of hob-tool" in done.stderr
+    assert f"now it would be hob-tool==1.1; `hob env pin {path}` writes that in" in done.stderr, done.stderr
+    shown = machine.hob("env", "pin", "--dry-run", path, env=env)
+    assert shown.stdout == (f"--- {path}\n+++ {path}\n@@ -5 +5 @@\n-  - hob-tool<2   # the last of the old\n"
+                            "+  - hob-tool==1.1   # the last of the old\n"), shown.stdout + shown.stderr
+    done = machine.hob("env", "pin", "--json", path, env=env)
+    assert json.loads(done.stdout)["files"][0]["written"] is True
+    with open(path, encoding="utf-8") as file:
+        assert file.read() == ("name: app # mine\nsource: {url: /nowhere}\npackages:\n  pip: # of the index\n"
+                               "  - hob-tool==1.1   # the last of the old\n  - \"hob_tool2==1\"\n")
+    assert machine.hob("env", "pin", path, env=env).stdout == f"{path}: every version is exact\n"
+    machine.write(path, "name: app\npackages: {pip: [hob-none]}\n")
+    done = machine.hob("env", "pin", path, env=env)
+    assert done.returncode == 3 and f"{path}:2:18: pip of this machine has no version" in done.stderr, done.stderr
+
+
+def archive(files):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for path, text in files.items():
+            member = tarfile.TarInfo(path)
+            member.size, member.mode = len(text), 0o755
+            tar.addfile(member, io.BytesIO(text))
+    return out.getvalue()
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_files(machine, server):
+    tool, packed = os.urandom(300_000), archive({"bin/run": b"#!/bin/sh\necho ran\n", "doc": b"x"})
+    server.files.update({"/tool": tool, "/packed.tar.gz": packed, "/mirror": tool})
+    server.cut.add("/tool")
+    server.broken.add("/gone")
+    repository = machine.repository("app")
+    environment = {"source": {"url": repository.path}, "files": [
+        {"url": f"{server.url}/tool", "sha256": sha256(tool), "path": "/opt/tool", "mode": "0755"},
+        {"url": f"{server.url}/packed.tar.gz", "sha256": sha256(packed), "unpack": "/opt/packed"},
+        {"url": f"{server.url}/tool", "sha256": sha256(tool), "path": "/root/deep/er/tool"}]}
+    machine.environment("app", **environment)
+    assert "trying again" in good(machine)
+    assert server.ranges and server.ranges[0][0] == "/tool" and 0 < server.ranges[0][1] < len(tool)
+    assert output(machine, "/opt/packed/bin/run; sha256sum < /opt/tool; cmp /opt/tool /root/deep/er/tool; "
+                  "stat -c '%a %u' /opt/tool /root/deep/er/tool /root /root/deep /opt") == \
+        f"ran\n{sha256(tool)}  -\n755 0\n644 0\n700 0\n755 0\n755 0\n"
+    asked = len(server.asked)
+    repository.commit({"new": "1\n"})
+    good(machine)
+    assert len(server.asked) == asked
+    head = catalog(machine, "SELECT image_id FROM heads")
+    # A wrong digest, a file that is too long, an archive that leads out: the image stays.
+    other, long, wild = os.urandom(50_000), os.urandom(200_000), archive({"../../etc/evil": b"x"})
+    server.files.update({"/other": other, "/long": long, "/wild": wild})
+    for file, message in (
+            ({"url": f"{server.url}/other", "sha256": sha256(b"else"), "path": "/opt/o"}, "has sha256"),
+            ({"url": f"{server.url}/long", "sha256": sha256(long), "path": "/opt/o", "max_size": "100KiB"}, "longer"),
+            ({"url": f"{server.url}/wild", "sha256": sha256(wild), "unpack": "/opt/o"}, "evil"),
+            ({"url": f"{server.url}/other", "sha256": sha256(other), "path": "/opt/packed/bin"}, "")):
+        machine.environment("app", **{**environment, "files": [*environment["files"], file]})
+        done = build(machine)
+        assert done.returncode != 0 and "app.yaml:" in done.stderr and message in done.stderr, done.stderr
+        assert catalog(machine, "SELECT image_id FROM heads") == head
+    # Mirrors, in their order; what comes from the wrong one is not taken.
+    server.files["/wrong"] = long
+    added = os.urandom(1000)
+    server.files["/right"] = added
+    machine.environment("app", **{**environment, "files": [
+        {"url": f"{server.url}/missing", "sha256": sha256(added), "path": "/opt/m",
+         "mirrors": [f"{server.url}/wrong", f"{server.url}/right"]}]})
+    assert f"trying {server.url}/right" in good(machine)
+    assert output(machine, "sha256sum < /opt/m; ls /opt") == f"{sha256(added)}  -\nm\n"
+
+
+def test_info_and_diff(machine, server):
+    server.add_wheels(("hob-tool", "1.0"), ("hob-tool", "1.1"), ("hob-part", "2.0"), ("hob-new", "0.1"))
+    repository = machine.repository("app")
+    step = {"name": "one", "run": "hob-tool > /made", "inputs": []}
+
+    def make(*packages, **more):
+        machine.environment("app", source={"url": repository.path}, env=server.pip_env(),
+                            packages={"pip": list(packages)}, **more)
+        good(machine)
+
+    make("hob-tool==1.0", "hob-part==2.0", steps=[step])
+    first = repository.commit_id()
+    repository.commit({"new": "1\n"})
+    make("hob-tool==1.1", "hob-new==0.1", steps=[step, {"name": "two", "run": "true"}])
+    info = machine.hob("images", "info", "--packages", "img-1").stdout.splitlines()
+    assert info[0].split() == ["MANAGER", "NAME", "VERSION", "ASKED", "FOR", "DIGEST"] and len(info) == 3
+    known = {one["name"] for one in json.loads(machine.hob("images", "info", "--packages", "--json", "2").stdout)
+             ["packages"]}
+    assert known == {"hob-tool", "hob-new"}
+    told = machine.hob("images", "diff", "--stat", "img-1", "app").stdout
+    for line in (f"  ~ /workspace {first[:12]} -> {repository.commit_id()[:12]}", "  ~ pip hob-tool 1.0 -> 1.1",
+                 "  + pip hob-new 0.1", "  - pip hob-part 2.0", "  ~ packages pip (packages)",
+                 "  + step two (step)"):
+        assert line in told.splitlines(), told
+    assert "added" in told.splitlines()[-1]
+    compared = json.loads(machine.hob("images", "diff", "--json", "img-1", "img-2").stdout)
+    assert {change["path"] for change in compared["changes"]} >= {"workspace/new", "made"}
+    assert [change["change"] for change in compared["packages"]] == ["changed", "removed", "added"]
+    same = machine.hob("images", "diff", "img-2", "img-2").stdout
+    assert same == "Tree:\n0 added (0 B), 0 changed (0 B), 0 deleted (0 B)\n"
