@@ -278,7 +278,9 @@ static void log_sweep(const struct store_sweep *sweep)
 /* Sandboxes in use go first; the launcher, and so every step, inherits it. */
 static void yield_to_others(void)
 {
-	if (setpriority(PRIO_PROCESS, 0, BUILD_NICE) < 0 ||
+	int nice_now = getpriority(PRIO_PROCESS, 0);
+
+	if ((nice_now < BUILD_NICE && setpriority(PRIO_PROCESS, 0, BUILD_NICE) < 0) ||
 		syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0,
 			IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, IOPRIO_BE_NR - 1)) < 0) {
 		log_warn("build.not_nice", "errno", strerror(errno));

@@ -173,7 +173,8 @@ def test_a_build_yields_to_others(machine):
     machine.build("app")
     machine.start()
     made = machine.client.create("app")
-    assert machine.client.output(made["id"], "cat nice; nice") == "10\n0\n"
+    ours = os.nice(0)  # what all that the test starts begins with
+    assert machine.client.output(made["id"], "cat nice; nice") == f"{max(10, ours)}\n{ours}\n"
 
 
 def sign(body, secret=b"swordfish"):

@@ -38,7 +38,7 @@ def test_every_verb_explains_itself(fake):
     verbs = [line.split()[0] for line in listing.splitlines() if line.startswith("  ") and line[2] not in " -"]
     assert {"create", "exec", "shell", "cp", "pool", "doctor"} <= set(verbs)
     for verb in verbs:
-        if verb not in ("build", "snapshots", "doctor"):
+        if verb not in ("build", "snapshots", "store", "doctor"):
             for words in ([verb, "--help"], ["help", verb]):
                 done = hob(fake, *words)
                 assert done.code == 0 and f"Usage: hob {verb}" in done.out and "--json" in done.out
