@@ -308,6 +308,9 @@ static int make_layer(struct job *job, struct layer *layer, struct error *err)
 	if (status == 0) {
 		status = write_files(job, staging, err);
 	}
+	if (status == 0) {
+		status = job_fault("files.placed", err);
+	}
 	snprintf(layer->title, sizeof(layer->title), "files");
 	snprintf(layer->step_key, sizeof(layer->step_key), "%s", job->files_key);
 	layer->id_base = job->range.first;

@@ -39,7 +39,7 @@ static const char apt_host_end[] =
 	"that is not host\"; exit 1 ;; esac\n"
 	"\tmkdir -p " PACKAGES_ROOT "/apt\n\tdpkg-deb -x \"$deb\" " PACKAGES_ROOT "/apt\ndone\n"
 	"rm -rf $work\n";
-static const char apt_end[] = "done\ninstall\nrm -rf $work\n";
+static const char apt_end[] = "done\ninstall\nrm -rf $work\nrmdir /opt/hob 2>/dev/null || :\n";
 
 static const char npm_begin[] = BEGIN "need npm 'take one that has it, or add it to packages.apt'\n"
 				      "dir=" PACKAGES_ROOT "/npm\nmkdir -p $dir\ncd $dir\n"

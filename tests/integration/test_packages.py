@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import tarfile
@@ -96,7 +97,16 @@ def test_pip(machine, server):
     done = build(machine)
     assert done.returncode == 1 and "packages.pip" in done.stderr and "hob-missing" in done.stderr, done.stderr
     assert catalog(machine, "SELECT image_id FROM heads") == head
-    assert output(machine, "hob-tool") == "hob-tool 1.1\n"
+    # Nor is half of what was asked for kept when the index fails in the middle.
+    environment["packages"]["pip"] = ["hob-tool==1.0", "hob-part==2.0"]
+    server.broken.update(path for path in server.files if "hob_part" in path)
+    machine.environment("app", **environment)
+    done = build(machine)
+    assert done.returncode == 1 and "503" in done.stderr, done.stderr
+    assert catalog(machine, "SELECT image_id FROM heads") == head
+    server.broken.clear()
+    good(machine)
+    assert output(machine, "hob-tool; cat used") == "hob-tool 1.0\nhob-tool 1.0\n"
 
 
 def candidate(name):
@@ -246,3 +256,63 @@ def test_info_and_diff(machine, server):
     assert [change["change"] for change in compared["packages"]] == ["changed", "removed", "added"]
     same = machine.hob("images", "diff", "img-2", "img-2").stdout
     assert same == "Tree:\n0 added (0 B), 0 changed (0 B), 0 deleted (0 B)\n"
+
+
+@pytest.fixture
+def debian(tmp_path):
+    """A root file system with apt in it, from the mirror that this machine uses."""
+    path = os.environ.get("HOB_TEST_DEBIAN", f"{tmp_path}/debian.tar")
+    if not os.path.exists(path):
+        if shutil.which("mmdebstrap") is None:
+            pytest.skip("mmdebstrap is not installed")
+        done = subprocess.run(["mmdebstrap", "--quiet", "--variant=apt", "bookworm", path], check=False,
+                              stderr=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            pytest.skip(f"mmdebstrap cannot make a base here: {done.stderr[-200:]}")
+    os.chmod(path, 0o644)
+    return path
+
+
+@pytest.mark.skipif(os.environ.get("HOB_TEST_LONG") != "1", reason="HOB_TEST_LONG=1 runs it")
+def test_apt_get_over_a_base_of_its_own(machine, debian):
+    """Install scripts run, and what is installed is known to the base's dpkg."""
+    with open(debian, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    repository = machine.repository("app")
+    environment = {"source": {"url": repository.path}, "base": {"tar": debian, "sha256": digest},
+                   "packages": {"apt": [f"hello={candidate('hello')}", f"cron={candidate('cron')}"]}}
+    machine.environment("app", **environment)
+    good(machine)
+    command = ("command -v hello; hello; dpkg-query -W -f '${db:Status-Abbrev}' cron; getent group crontab"
+               " | cut -d: -f1; ls -A /opt; find /var/lib/apt/lists /var/cache/apt/archives -type f -size +0")
+    assert output(machine, command) == "/usr/bin/hello\nHello, world!\nii crontab\n"
+    found = {one["name"]: one for one in manifest(machine)["packages"]}
+    assert found["cron"]["digest"].startswith("sha256:") and not found["cron-daemon-common"]["requested"]
+    head = catalog(machine, "SELECT image_id FROM heads")
+    environment["packages"]["apt"].append("hello-traditional=99")
+    machine.environment("app", **environment)
+    done = build(machine)
+    assert done.returncode == 1 and "packages.apt" in done.stderr and "hello-traditional" in done.stderr
+    assert catalog(machine, "SELECT image_id FROM heads") == head
+
+
+def test_killed_in_the_middle(machine, server):
+    """The image stays, and the next build takes what was finished and makes the rest."""
+    server.files["/tool"] = os.urandom(1000)
+    repository = machine.repository("app")
+    machine.environment("app", source={"url": repository.path})
+    good(machine)
+    head = catalog(machine, "SELECT image_id FROM heads")
+    server.add_wheels(("hob-tool", "1.0"))
+    machine.environment("app", source={"url": repository.path}, env=server.pip_env(),
+                        packages={"pip": ["hob-tool==1.0"]},
+                        files=[{"url": f"{server.url}/tool", "sha256": sha256(server.files["/tool"]), "path": "/t"}])
+    for point in ("packages.installed", "download.verified", "files.placed", "build.packages"):
+        done = machine.hob_build("app", env={"HOB_FAULT": f"{point}:1:kill"})
+        assert done.returncode != 0, f"{point} was not passed"
+        assert catalog(machine, "SELECT image_id FROM heads") == head
+    asked = len(server.asked)
+    assert good(machine).count("as before") >= 3
+    assert len(server.asked) == asked
+    assert output(machine, "hob-tool; sha256sum < /t") == f"hob-tool 1.0\n{sha256(server.files['/tool'])}  -\n"
+    assert os.listdir(f"{machine.store}/staging") == []
