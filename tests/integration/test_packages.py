@@ -12,6 +12,7 @@ import tarfile
 
 import pytest
 
+from hobtest import wait_for
 from package_index import Server
 
 
@@ -315,4 +316,4 @@ def test_killed_in_the_middle(machine, server):
     assert good(machine).count("as before") >= 3
     assert len(server.asked) == asked
     assert output(machine, "hob-tool; sha256sum < /t") == f"hob-tool 1.0\n{sha256(server.files['/tool'])}  -\n"
-    assert os.listdir(f"{machine.store}/staging") == []
+    wait_for("an empty staging folder", lambda: not os.listdir(f"{machine.store}/staging"))
