@@ -19,6 +19,7 @@
 #include "pool/output.h"
 #include "pool/plan.h"
 #include "pool/sandbox/slots.h"
+#include "pool/sync/fetch.h"
 #include "snapshots/store.h"
 
 #include <stdbool.h>
@@ -84,6 +85,7 @@ struct pool {
 	int64_t trouble_until_ms; /* monotonic: services died in ready ones; not over before this */
 	struct error failure;
 	struct source_state *source; /* fetch.c's: the newest commits that are known */
+	struct fetch_wait sync_wait; /* wanted.c's, for all of its sandboxes that ask */
 	uint64_t syncs, refreshes, refresh_failures; /* sandboxes brought forward */
 	/* Builds. */
 	bool build_queued, build_running;

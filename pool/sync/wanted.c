@@ -70,24 +70,15 @@ static void start_all(struct pool *pool, bool known)
 	}
 }
 
-struct want {
-	struct fetch_wait wait;
-	struct pool *pool;
-};
-
 static void on_fetched(struct fetch_wait *wait, const struct error *err)
 {
-	struct want *want = container_of(wait, struct want, wait);
-
-	start_all(want->pool, err == NULL);
-	free(want);
+	start_all(container_of(wait, struct pool, sync_wait), err == NULL);
 }
 
 void sync_wanted(struct entry *entry)
 {
 	const struct environment *conf = entry->pool->conf;
 	struct pool *pool = entry->pool;
-	struct want *want;
 
 	if (conf == NULL || streq(conf->sync.at, "never") || entry->sync_wanted ||
 		entry->sync != NULL || entry_base(entry) == NULL ||
@@ -95,12 +86,9 @@ void sync_wanted(struct entry *entry)
 		return;
 	}
 	entry->sync_wanted = true;
-	if (fetch_is_running(pool)) {
-		return; /* whoever began it is told, and looks at all of them */
-	}
-	want = xcalloc(1, sizeof(*want));
-	want->pool = pool;
-	fetch_newest(pool, FETCH_SHARED_MS, &want->wait, on_fetched);
+	if (pool->sync_wait.pool == NULL) {
+		fetch_newest(pool, FETCH_SHARED_MS, &pool->sync_wait, on_fetched);
+	} /* else it is told of the fetch that runs, and looks at all of them */
 }
 
 void sync_when_ready(struct entry *entry)
