@@ -14,7 +14,7 @@ import pytest
 import leftovers
 from git_servers import git_http
 from history import History
-from hobtest import wait_for
+from hobtest import LONG, only_long, wait_for
 
 STEPS = [{"name": "first", "run": "echo 1 > first; mkdir -m 700 hidden; echo x > hidden/file"},
          {"name": "second", "run": "echo 2 > second"}]
@@ -113,6 +113,7 @@ def test_killed_at_every_point(crashing):
         crashing.kill(signal.SIGTERM)
 
 
+@only_long
 def test_a_failing_disk_at_every_point(crashing):
     for point in points_of_a_build(crashing):
         before = head(crashing)
@@ -126,7 +127,7 @@ def test_a_failing_disk_at_every_point(crashing):
 
 def test_killed_at_any_moment(crashing):
     dice = random.Random(7)
-    for _ in range(12):
+    for _ in range(12 if LONG else 5):
         crashing.change()
         child = crashing.hob_build_start("app")
         time.sleep(dice.random() * 0.25)

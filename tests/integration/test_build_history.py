@@ -6,9 +6,7 @@ import sqlite3
 import subprocess
 
 from history import History, assert_image
-from hobtest import ROOT, Repository, git
-
-LONG = os.environ.get("HOB_TEST_LONG") == "1"
+from hobtest import LONG, ROOT, Repository, git
 
 
 def head_layers(machine, name="app"):
@@ -31,7 +29,7 @@ def test_a_history_of_everything(machine):
     machine.environment("app", source={"url": repository.path})
     machine.build("app")
     kinds = []
-    for _ in range(200 if LONG else 20):
+    for _ in range(200 if LONG else 12):
         history.change()
         machine.build("app")
         layers, result = check(machine, repository.path)

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from hobtest import Failure, wait_for
+from hobtest import LONG, Failure, wait_for
 
 
 def start(machine, least=2, most=20, names=("app",), **settings):
@@ -322,7 +322,7 @@ FAULTS = ["hint.record", "sandbox.created", "claim.record", "hint.moved"]
 MORE_FAULTS = ["sandbox.record:2", "sandbox.create", "sandbox.warm", "hint.end"]
 
 
-@pytest.mark.parametrize("fault", FAULTS + (MORE_FAULTS if os.environ.get("HOB_TEST_LONG") == "1" else []))
+@pytest.mark.parametrize("fault", FAULTS + (MORE_FAULTS if LONG else []))
 def test_killed_at_each_step(machine, fault):
     """warm, claim, cancel and move with hobd killed in the middle: afterwards each key has at most one
     sandbox, what was answered holds, and nothing is doubled."""

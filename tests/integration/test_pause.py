@@ -8,10 +8,9 @@ import time
 
 import pytest
 
-from hobtest import Failure, Hob, wait_for
+from hobtest import Failure, Hob, only_long, wait_for
 import leftovers
 
-LONG = pytest.mark.skipif(os.environ.get("HOB_TEST_LONG") != "1", reason="HOB_TEST_LONG=1 runs it")
 TICKS = "i=0; while :; do i=$((i+1)); echo $i > /tmp/ticks; sleep 0.05; done"
 
 
@@ -98,7 +97,7 @@ def test_frozen_ones_survive_hobd_and_are_frozen_again(quick):
     assert client.output(client.create("app")["id"], "cat hello.txt") == "hello\n"
 
 
-@LONG
+@only_long
 def test_a_burst_on_frozen_ones(quick):
     client = start(quick, 10)
     before = ready(client)
@@ -211,7 +210,7 @@ def test_paused_by_idle_time_and_released_by_its_own_limit(machine):
     assert "reason=idle" in machine.log()
 
 
-@LONG
+@only_long
 def test_a_running_command_is_not_paused_by_idle_time(machine):
     client = start(machine, 1, lifecycle={"pause": "1s", "idle": "1h"})
     sandbox = client.create("app")["id"]
@@ -220,7 +219,7 @@ def test_a_running_command_is_not_paused_by_idle_time(machine):
     wait_for("it to be paused then", lambda: state(client, sandbox) == "paused", 10)
 
 
-@LONG
+@only_long
 def test_max_age_and_timeout_go_on(machine):
     client = start(machine, 1)
     sandbox = client.create("app", timeout_s=3)["id"]
@@ -276,7 +275,7 @@ def test_paused_stays_paused_over_a_kill(machine):
     assert client.get(f"/v1/sandboxes/{sandbox}/execs")["execs"][0]["exec"] == number
 
 
-@pytest.mark.parametrize("point", ["pause.recorded", pytest.param("sandbox.freeze", marks=LONG)])
+@pytest.mark.parametrize("point", ["pause.recorded", pytest.param("sandbox.freeze", marks=only_long)])
 def test_killed_while_pausing(machine, point):
     client = start(machine, 1)
     sandbox = client.create("app")["id"]
@@ -323,7 +322,7 @@ def test_killed_between_claim_and_thaw(quick):
     assert client.output(sandbox, "cat hello.txt") == "hello\n"
 
 
-@LONG
+@only_long
 def test_a_full_disk_leaves_it_as_it_was(machine):
     client = start(machine, 1)
     sandbox = client.create("app")["id"]
@@ -362,7 +361,7 @@ def test_a_fork_bomb_paused_and_released(machine):
     assert client.delete(sandbox)["state"] == "gone"
 
 
-@LONG
+@only_long
 def test_paused_in_the_middle_of_writing_to_disk(machine):
     """A process in the kernel, waiting for the disk, is frozen when it comes out, and nothing is lost."""
     client = start(machine, 1)

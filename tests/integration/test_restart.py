@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hobtest import wait_for
+from hobtest import only_long, wait_for
 import leftovers
 
 
@@ -215,7 +215,7 @@ def fault_points(machine, name):
     return list(dict.fromkeys(points))
 
 
-@pytest.mark.parametrize("action", ["kill", "ENOSPC"])
+@pytest.mark.parametrize("action", ["kill", pytest.param("ENOSPC", marks=only_long)])
 def test_every_fault_point_of_a_rebuild(machine, action):
     repository = machine.repository("app")
     machine.environment("app", source={"url": repository.path},

@@ -10,10 +10,7 @@ import time
 
 import pytest
 
-from hobtest import Failure, wait_for
-
-
-LONG = pytest.mark.skipif(os.environ.get("HOB_TEST_LONG") != "1", reason="HOB_TEST_LONG=1 runs it")
+from hobtest import Failure, only_long, wait_for
 
 
 def start(machine, least=1, **lifecycle):
@@ -110,7 +107,7 @@ def test_dormant_over_kill_and_reboot_and_released_asleep(machine):
     machine.wait_ready("app", 1)
 
 
-@LONG
+@only_long
 def test_the_time_of_a_dormant_one_ends(machine):
     client = start(machine, type="hybrid", pause="500ms", idle="1s")
     sandbox = client.create("app", timeout_s=6)["id"]
@@ -119,7 +116,7 @@ def test_the_time_of_a_dormant_one_ends(machine):
     assert notes(machine) == []
 
 
-@LONG
+@only_long
 def test_woken_while_it_is_being_put_to_sleep(machine):
     client = start(machine, type="hybrid", pause="200ms", idle="1s")
     sandbox = client.create("app")["id"]
@@ -133,8 +130,8 @@ def test_woken_while_it_is_being_put_to_sleep(machine):
         assert text == f"{count}\n", "no line is lost, asleep or awake"
 
 
-@pytest.mark.parametrize("point", ["session.noted", pytest.param("sandbox.destroy", marks=LONG),
-                                   pytest.param("snapshot.made", marks=LONG)])
+@pytest.mark.parametrize("point", ["session.noted", pytest.param("sandbox.destroy", marks=only_long),
+                                   pytest.param("snapshot.made", marks=only_long)])
 def test_killed_while_going_to_sleep(machine, point):
     client = start(machine, type="hybrid", pause="500ms", idle="1s")
     sandbox = client.create("app")["id"]
@@ -200,7 +197,7 @@ def test_ephemeral_ends_with_its_machine(machine):
     machine.wait_ready("app", 1)
 
 
-@LONG
+@only_long
 def test_stopping_hobd_for_good_keeps_sessions(machine):
     client = start(machine, type="long-running")
     sandbox = client.create("app")["id"]
@@ -212,7 +209,7 @@ def test_stopping_hobd_for_good_keeps_sessions(machine):
     assert client.output(sandbox, "cat /root/kept") == "kept\n"
 
 
-@LONG
+@only_long
 def test_over_the_limit_it_stays_asleep(machine):
     client = start(machine, 0, type="hybrid", pause="500ms", idle="1s")
     sandbox = client.create("app")["id"]

@@ -11,9 +11,8 @@ import tempfile
 import pytest
 
 import hobtest
-from hobtest import Failure, wait_for
+from hobtest import LONG, Failure, wait_for
 
-LONG = os.environ.get("HOB_TEST_LONG") == "1"
 GOOD = 16  # SNAPSHOT_LAYERS_GOOD
 MIB = 1 << 20
 

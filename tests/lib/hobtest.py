@@ -15,13 +15,18 @@ import socket
 import subprocess
 import tempfile
 
+import pytest
+
 import leftovers
 from hobclient import BUILD, PATIENCE, Client, EventStream, Failure, WebSocket, wait_for
 
-__all__ = ["BUILD", "PATIENCE", "ROOT", "Client", "EventStream", "Failure", "Hob", "Repository", "WebSocket", "git",
-           "wait_for"]
+__all__ = ["BUILD", "LONG", "PATIENCE", "ROOT", "Client", "EventStream", "Failure", "Hob", "Repository", "WebSocket",
+           "git", "only_long", "wait_for"]
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# Beyond the core of a file, for `make check-long`: the rarer points to die at, larger counts.
+LONG = os.environ.get("HOB_TEST_LONG") == "1"
+only_long = pytest.mark.skipif(not LONG, reason="HOB_TEST_LONG=1 runs it")
 TOKEN = os.environ.setdefault("HOB_TEST_RUN", str(os.getpid()))
 # Ranges for test daemons, above what install-deps gives to the installed hob.
 ID_FIRST = 1879048192 + 2048 * 65536
@@ -244,7 +249,7 @@ class Hob:
                     lines += [f"{room}/{name}" for name in os.listdir(f"{self.store}/{room}")]
             return lines
         with contextlib.suppress(AssertionError):
-            wait_for("everything to go", lambda: not left(), 5)
+            wait_for("everything to go", lambda: not left(), 20)
         return left()
 
     def sweep(self):

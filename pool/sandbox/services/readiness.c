@@ -12,11 +12,17 @@
 #define LOOK_MS 15000
 /* The last look says what is missing; a hob-init that keeps silent is waited for no longer. */
 #define LAST_WORD_MS 500
+/* One that ran into the end of the service's time after less than this has seen nothing: what was
+ * missing before is still what is missing. */
+#define LOOK_SHORT_MS 100
 
+/* `missing` NULL: nothing is known that is better than what an earlier look saw. */
 static void look_later(struct service *service, const char *missing)
 {
-	free(service->missing);
-	service->missing = xstrdup(missing);
+	if (missing != NULL) {
+		free(service->missing);
+		service->missing = xstrdup(missing);
+	}
 	if (clock_mono_ms() >= service->ready_by_ms) {
 		service_too_late(service);
 		return;
@@ -36,7 +42,10 @@ static void on_probed(void *context, uint64_t status, const struct error *err)
 	if (err == NULL) {
 		service_is_ready(service);
 	} else if (err->kind != ERROR_UNAVAILABLE) {
-		look_later(service, err->message);
+		bool blind = err->kind == ERROR_TIMEOUT && service->look_ms < LOOK_SHORT_MS &&
+			     service->missing != NULL;
+
+		look_later(service, blind ? NULL : err->message);
 	}
 }
 
@@ -78,6 +87,7 @@ void readiness_look(struct service *service)
 	if (service->probe != NULL || service->asking != NULL) {
 		return;
 	}
+	service->look_ms = spec.timeout_ms;
 	if (conf->ready_command != NULL) {
 		status = services_exec(services, conf, conf->ready_command, helper_id(services), 0,
 			&ask_events, service, &service->asking, &err);

@@ -32,6 +32,7 @@ struct service {
 	char *request;
 	uint16_t port;
 	int64_t ready_by_ms; /* monotonic */
+	int64_t look_ms; /* how long the latest look may take */
 	int64_t pause_ms; /* before the next look */
 	char *missing; /* what the last look said */
 	struct init_file_handle *probe;
