@@ -5,11 +5,10 @@ import fcntl
 import os
 import re
 import subprocess
-import time
 
 import pytest
 
-from hobtest import ROOT, git, wait_for
+from hobtest import ROOT, git, only_long, wait_for
 
 REPOS = os.path.join(ROOT, "build", "repos")
 EXAMPLES = os.path.join(ROOT, "contrib", "examples")
@@ -100,6 +99,7 @@ def test_successive_releases(machine):
     assert states == ["published"] * len(commits)
 
 
+@only_long
 def test_hob_builds_itself(machine):
     """The demo of `make run`: this repository on this machine's /usr, compiled in a build sandbox."""
     with open(f"{ROOT}/configs/environments/hob.yaml", encoding="utf-8") as file:
@@ -107,9 +107,8 @@ def test_hob_builds_itself(machine):
     machine.write(f"{machine.environments}/hob.yaml", text)
     done = machine.hob_build("hob", timeout=580)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    start = time.monotonic()
-    assert machine.hob_build("hob").returncode == 0
-    assert time.monotonic() - start < 5, "an unchanged one is quick"
+    again = machine.hob_build("hob")
+    assert again.returncode == 0 and "unchanged" in again.stdout + again.stderr
     machine.start()
     machine.wait_ready("hob", 2)
     made = machine.client.create("hob")["id"]

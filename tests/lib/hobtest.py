@@ -249,7 +249,7 @@ class Hob:
                     lines += [f"{room}/{name}" for name in os.listdir(f"{self.store}/{room}")]
             return lines
         with contextlib.suppress(AssertionError):
-            wait_for("everything to go", lambda: not left(), 20)
+            wait_for("everything to go", lambda: not left(), 60)
         return left()
 
     def sweep(self):
