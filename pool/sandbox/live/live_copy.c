@@ -171,6 +171,7 @@ static int copy(struct live *live, struct error *err)
 		fault("live.thawed", err) < 0 || scratch_empty(spec->scratch_fd, err) < 0) {
 		return -(int)err->kind;
 	}
+	live_count(live);
 	return spec->list_fd >= 0 ? live_list_write(&live->list, spec->list_fd, spec->tree_fd, err)
 				  : 0;
 }

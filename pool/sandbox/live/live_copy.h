@@ -1,7 +1,7 @@
 /*
  * A copy of the writable folder of a running sandbox that is as if it had been taken in one
  * instant. The sandbox runs while nearly all of it is copied, again and again what has changed, and
- * is frozen only for the rest. What it keeps for each entry is 48 bytes, its name, and 32 bytes
+ * is frozen only for the rest. What it keeps for each entry is 56 bytes, its name, and 32 bytes
  * more where a list is read or written: about 100 MB for a million entries.
  */
 #ifndef HOB_POOL_SANDBOX_LIVE_COPY_H

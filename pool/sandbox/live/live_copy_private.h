@@ -23,12 +23,17 @@ enum live_flag {
 	LIVE_YOUNG = 2u, /* its ctime was young when it was copied: a later change may not show */
 	LIVE_CLONED = 4u,
 	LIVE_LINKED = 8u, /* to the previous copy */
+	LIVE_REGULAR = 16u,
+	LIVE_MAPPED = 32u, /* shared and writable, when it was copied */
+	LIVE_WHOLE = 64u, /* a folder: all the names that it had at its ctime are children */
+	LIVE_DIRTY = 128u, /* frozen: it, or something in it, must be looked at again */
 };
 
 /* What is remembered of a copied entry. */
 struct live_entry {
 	uint64_t inode;
 	int64_t ctime_ns; /* before it was copied */
+	uint64_t bytes; /* of a regular file, divided among its links */
 	uint32_t parent, child, next; /* the tree: first child, next sibling */
 	uint32_t chain; /* next of the same hash */
 	uint32_t name; /* where it starts in `names` */
@@ -108,6 +113,9 @@ struct live_level {
 	uint32_t entry;
 	uint64_t path;
 	long position; /* of a closed one, to go on from */
+	bool known; /* its children are what is there: no need to read it */
+	uint32_t next; /* of a known one: the child to go on with */
+	size_t names; /* read so far */
 	dev_t device;
 	ino_t inode;
 	int64_t ctime_ns;
@@ -161,6 +169,11 @@ bool live_is_young(int64_t ctime_ns, int64_t now_ns);
 /* One pass over the whole folder. While the sandbox runs, what vanishes under way is passed over.
  */
 MUSTCHECK int live_pass(struct live *live, struct error *err);
+/* Frozen: marks as seen what need not be looked at again; all else is LIVE_DIRTY. */
+void live_sweep(struct live *live);
+/* What the numbers of the report say, and the lines of the list: once, at the end, as it puts the
+ * entries that were removed out of reach. */
+void live_count(struct live *live);
 /* Is the failure of a call on the original one that a living sandbox causes? */
 bool live_is_fleeting(const struct live *live, int sys);
 /* Takes `name` out of a folder of the copy; it is deleted when nobody waits. Missing is fine. */

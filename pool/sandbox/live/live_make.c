@@ -23,6 +23,11 @@ static void entry_fill(struct live_entry *entry, const struct stat *status, int6
 	entry->inode = status->st_ino;
 	entry->ctime_ns = live_time_ns(&status->st_ctim);
 	entry->flags = live_is_young(entry->ctime_ns, now_ns) ? LIVE_YOUNG : 0;
+	if (S_ISREG(status->st_mode)) {
+		entry->flags |= LIVE_REGULAR;
+		entry->bytes =
+			(uint64_t)status->st_size / (status->st_nlink > 0 ? status->st_nlink : 1);
+	}
 }
 
 static int original_failed(const struct live *live, const char *name, struct error *err)

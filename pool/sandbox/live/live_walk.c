@@ -10,6 +10,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/syscall.h>
@@ -120,6 +121,18 @@ static int level_fill(struct live_level *level, int fd, int64_t now_ns, struct e
 	return 0;
 }
 
+/* Its names are not known any more until it has been read to the end, but for those that the sweep
+ * has found to be right. */
+static void entry_enter(struct live *live, struct live_level *level)
+{
+	struct live_entry *entry = &live->index.entries[level->entry];
+
+	level->known = live->frozen && entry->pass == live->pass;
+	level->next = entry->child;
+	entry->pass = live->pass;
+	entry->flags &= (uint8_t)~LIVE_WHOLE;
+}
+
 static int root_push(struct live *live, struct error *err)
 {
 	const struct live_copy_spec *spec = live->spec;
@@ -141,7 +154,7 @@ static int root_push(struct live *live, struct error *err)
 		level_close(&level);
 		return status;
 	}
-	live->index.entries[LIVE_ROOT].pass = live->pass;
+	entry_enter(live, &level);
 	*array_add(&live->levels, &live->level_count, &live->level_room) = level;
 	return 0;
 }
@@ -162,7 +175,6 @@ static int tree_enter(struct live *live, const char *name, uint32_t *entry, stru
 		}
 		live->index.entries[*entry].flags = LIVE_FOLDER;
 	}
-	live->index.entries[*entry].pass = live->pass;
 	fd = tree_open(parent->tree_fd, name);
 	return fd >= 0 ? fd : error_sys(err, errno, "open the copy of folder %s", name);
 }
@@ -189,6 +201,7 @@ static int level_push(struct live *live, const char *name, uint32_t entry, struc
 		return status;
 	}
 	level.entry = entry;
+	entry_enter(live, &level);
 	level.path = live_path_hash(parent->path, name);
 	level.previous_fd = previous_open(parent->previous_fd, name);
 	level.has_previous = level.previous_fd >= 0;
@@ -250,6 +263,21 @@ static int unseen_remove(struct live *live, struct live_level *level, struct err
 	return 0;
 }
 
+/* Is each name that was read a child that is in the copy? A socket is not, for one. */
+static bool is_whole(const struct live *live, const struct live_level *level)
+{
+	const struct live_entry *entries = live->index.entries;
+	size_t seen = 0;
+
+	if (level->torn) {
+		return false;
+	}
+	for (uint32_t at = entries[level->entry].child; at != LIVE_NONE; at = entries[at].next) {
+		seen += entries[at].pass == live->pass ? 1 : 0;
+	}
+	return seen == level->names;
+}
+
 static int folder_finish(struct live *live, struct live_level *level, struct error *err)
 {
 	struct live_entry *entry = &live->index.entries[level->entry];
@@ -270,8 +298,8 @@ static int folder_finish(struct live *live, struct live_level *level, struct err
 	}
 	entry->inode = level->inode;
 	entry->ctime_ns = level->ctime_ns;
-	entry->flags = (uint8_t)(LIVE_FOLDER | (level->young ? LIVE_YOUNG : 0U));
-	live->report.files++;
+	entry->flags = (uint8_t)(LIVE_FOLDER | (level->young ? LIVE_YOUNG : 0U) |
+				 (is_whole(live, level) ? LIVE_WHOLE : 0U));
 	return 0;
 }
 
@@ -318,28 +346,6 @@ static bool is_current(
 	return true;
 }
 
-/* What the numbers say in the end is what the frozen pass has seen. */
-static void count(struct live *live, const struct live_level *level, const char *name,
-	const struct live_entry *entry, const struct stat *status, bool mapped)
-{
-	struct sandbox_copied *report = &live->report;
-
-	report->files++;
-	if (!S_ISREG(status->st_mode)) {
-		return;
-	}
-	report->bytes += (uint64_t)status->st_size / (status->st_nlink > 0 ? status->st_nlink : 1);
-	report->cloned += (entry->flags & LIVE_CLONED) != 0 ? 1 : 0;
-	report->linked += (entry->flags & LIVE_LINKED) != 0 ? 1 : 0;
-	report->copied += (entry->flags & (LIVE_CLONED | LIVE_LINKED)) == 0 ? 1 : 0;
-	if (live->frozen && live->spec->list_fd >= 0 && !mapped &&
-		(entry->flags & LIVE_YOUNG) == 0) {
-		*array_add(&live->list.lines, &live->list.count, &live->list.room) =
-			(struct live_line){
-				live_path_hash(level->path, name), entry->inode, entry->ctime_ns};
-	}
-}
-
 static int entry_renew(struct live *live, const char *name, uint32_t number,
 	const struct stat *status, bool mapped, struct error *err)
 {
@@ -355,6 +361,9 @@ static int entry_renew(struct live *live, const char *name, uint32_t number,
 	}
 	level->touched = true;
 	if (!was_made) {
+		if (number != LIVE_NONE) {
+			live->index.entries[number].inode = 0; /* nothing is a copy of it */
+		}
 		return 0;
 	}
 	if (number == LIVE_NONE &&
@@ -364,9 +373,9 @@ static int entry_renew(struct live *live, const char *name, uint32_t number,
 	entry = &live->index.entries[number];
 	entry->inode = made.inode;
 	entry->ctime_ns = made.ctime_ns;
-	entry->flags = made.flags;
+	entry->bytes = made.bytes;
+	entry->flags = (uint8_t)(made.flags | (mapped ? LIVE_MAPPED : 0U));
 	entry->pass = live->pass;
-	count(live, level, name, entry, status, mapped);
 	return 0;
 }
 
@@ -383,6 +392,14 @@ static int entry_forget(struct live *live, const char *name, uint32_t number, st
 	return live_throw_away(live, level->tree_fd, name, err);
 }
 
+/* Frozen: has the sweep found nothing to do there? */
+static bool is_clean(const struct live *live, uint32_t number)
+{
+	const struct live_entry *entry = &live->index.entries[number];
+
+	return entry->pass == live->pass && (entry->flags & LIVE_DIRTY) == 0;
+}
+
 static int visit(struct live *live, const char *name, struct error *err)
 {
 	const struct live_level *level = level_top(live);
@@ -391,10 +408,13 @@ static int visit(struct live *live, const char *name, struct error *err)
 	uint32_t number;
 	bool mapped;
 
+	number = live_index_find(&live->index, level->entry, name);
+	if (live->frozen && number != LIVE_NONE && is_clean(live, number)) {
+		return 0;
+	}
 	if (fstatat(dirfd(level->dir), name, &status, AT_SYMLINK_NOFOLLOW) < 0) {
 		return live_is_fleeting(live, errno) ? 0 : error_sys(err, errno, "stat %s", name);
 	}
-	number = live_index_find(&live->index, level->entry, name);
 	if (number != LIVE_NONE && ((live->index.entries[number].flags & LIVE_FOLDER) != 0) !=
 					   S_ISDIR(status.st_mode)) {
 		if (entry_forget(live, name, number, err) < 0) {
@@ -411,8 +431,24 @@ static int visit(struct live *live, const char *name, struct error *err)
 		return entry_renew(live, name, number, &status, mapped, err);
 	}
 	entry->pass = live->pass;
-	count(live, level, name, entry, &status, mapped);
 	return 0;
+}
+
+/* The next child that is not clean; its name is copied, as names move when one is added. */
+static int step_known(struct live *live, struct live_level *level, struct error *err)
+{
+	const struct live_index *index = &live->index;
+	char name[NAME_MAX + 1];
+
+	while (level->next != LIVE_NONE && is_clean(live, level->next)) {
+		level->next = index->entries[level->next].next;
+	}
+	if (level->next == LIVE_NONE) {
+		return level_pop(live, err);
+	}
+	snprintf(name, sizeof(name), "%s", live_index_name(index, level->next));
+	level->next = index->entries[level->next].next;
+	return visit(live, name, err);
 }
 
 static int step(struct live *live, struct error *err)
@@ -420,6 +456,9 @@ static int step(struct live *live, struct error *err)
 	struct live_level *level = level_top(live);
 	const struct dirent *found;
 
+	if (level->known) {
+		return step_known(live, level, err);
+	}
 	errno = 0;
 	found = readdir(level->dir);
 	if (found == NULL) {
@@ -432,18 +471,20 @@ static int step(struct live *live, struct error *err)
 	if (streq(found->d_name, ".") || streq(found->d_name, "..")) {
 		return 0;
 	}
+	level->names++;
 	return visit(live, found->d_name, err);
 }
 
 int live_pass(struct live *live, struct error *err)
 {
-	struct sandbox_copied *report = &live->report;
 	int status;
 
 	live->pass++;
 	live->done = live->still = live->young = (struct live_work){0, 0};
-	report->files = report->bytes = report->skipped = 0;
-	report->copied = report->linked = report->cloned = 0;
+	live->report.skipped = 0;
+	if (live->frozen) {
+		live_sweep(live);
+	}
 	status = root_push(live, err);
 	while (status == 0 && live->level_count > 0) {
 		status = step(live, err);
