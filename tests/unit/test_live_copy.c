@@ -201,6 +201,68 @@ static void test_what_changes_at_the_last_moment_is_in_it(void **state)
 	assert_int_equal(kit->report.passes, 2);
 }
 
+#define MANY_FOLDERS 12
+#define MANY_FILES 100
+
+static char *many_path(int folder, int file)
+{
+	return file < 0 ? xasprintf("many/%d", folder) : xasprintf("many/%d/%d", folder, file);
+}
+
+static void many_make(void)
+{
+	assert_int_equal(mkdir("many", 0755), 0);
+	for (int i = 0; i < MANY_FOLDERS; i++) {
+		CLEANUP(free_p) char *folder = many_path(i, -1);
+
+		assert_int_equal(mkdir(folder, 0755), 0);
+		for (int j = 0; j < MANY_FILES; j++) {
+			CLEANUP(free_p) char *path = many_path(i, j);
+
+			file_put(path, path, 0644);
+		}
+	}
+	socket_make("many/3/socket");
+}
+
+/* In the folders that nothing but this has touched for long. */
+static void storm_among_many(struct live_kit *kit)
+{
+	struct stat status;
+
+	storm(kit);
+	/* Only its content, and in a way that shows in nothing but its ctime. */
+	assert_int_equal(stat("many/1/50", &status), 0);
+	file_put("many/1/50", "MANY/1/50", 0644);
+	assert_int_equal(utimensat(AT_FDCWD, "many/1/50",
+				 (struct timespec[]){status.st_atim, status.st_mtim}, 0),
+		0);
+	assert_int_equal(unlink("many/2/7"), 0);
+	file_put("many/3/7", "beside a socket", 0644);
+	assert_int_equal(renameat2(AT_FDCWD, "many/4", AT_FDCWD, "many/5", RENAME_EXCHANGE), 0);
+	assert_int_equal(renameat2(AT_FDCWD, "many/6/1", AT_FDCWD, "many/6/2", RENAME_EXCHANGE), 0);
+	assert_int_equal(chmod("many/7", 0700), 0);
+	assert_int_equal(mkdir("many/8/new", 0755), 0);
+	file_put("many/8/new/file", "new", 0644);
+	assert_int_equal(rename("many/9", "many/8/moved"), 0);
+	assert_int_equal(link("many/10/1", "many/11/linked"), 0);
+}
+
+/* Old enough that the frozen look relies on times, and enough for several threads. */
+static void test_what_changes_among_many_old_files_is_in_it(void **state)
+{
+	struct live_kit *kit = *state;
+
+	ROOT_NEEDED(kit);
+	in_upper(kit);
+	tree_make();
+	many_make();
+	usleep(2100000);
+	kit->before_freeze = storm_among_many;
+	copied_same(kit);
+	assert_int_equal(kit->report.skipped, 2);
+}
+
 /* Deeper than it may hold descriptors, and paths longer than PATH_MAX. */
 static void test_a_deep_tree(void **state)
 {
@@ -355,6 +417,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		ON_BOTH(test_everything_is_kept),
 		ON_BOTH(test_what_changes_at_the_last_moment_is_in_it),
+		ON_BOTH(test_what_changes_among_many_old_files_is_in_it),
 		ON_BOTH(test_unchanged_files_are_shared_with_the_copy_before),
 		ON_BOTH(test_mapped_files_are_found),
 		cmocka_unit_test_setup_teardown(
