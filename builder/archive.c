@@ -8,6 +8,7 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "builder/archive_layer.h"
 #include "builder/child.h"
 
 #include <archive.h>
@@ -41,6 +42,7 @@ struct unpacking {
 	struct child *child;
 	struct archive_counts counts;
 	uint64_t lines;
+	struct layer_unpacking layer; /* unless it is ARCHIVE_PLAIN */
 };
 
 static int refuse(struct error *err, const char *name, const char *why)
@@ -118,12 +120,16 @@ static int check_parents(const struct unpacking *unpacking, const char *name, st
 
 /* Makes the missing ones as plain folders, looking again after each: openat2 says ENOENT as soon as
  * one is missing, whatever comes after it. */
-static int make_parents(const struct unpacking *unpacking, const char *name, struct error *err)
+static int make_parents(struct unpacking *unpacking, const char *name, struct error *err)
 {
 	for (const char *slash = strchr(name, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
 		CLEANUP(free_p) char *parent = xstrndup(name, (size_t)(slash - name));
 
-		if (mkdirat(unpacking->tree_fd, parent, 0755) < 0 && errno != EEXIST) {
+		if (mkdirat(unpacking->tree_fd, parent, 0755) == 0) {
+			if (unpacking->options->form == ARCHIVE_LAYER) {
+				layer_implied_add(&unpacking->layer, parent);
+			}
+		} else if (errno != EEXIST) {
 			return error_sys(err, errno, "make the folder %s", parent);
 		}
 		if (check_parents(unpacking, name, err) < 0) {
@@ -144,9 +150,10 @@ static void clear_place(const struct unpacking *unpacking, const char *name, mod
 	}
 }
 
-static int check_hardlink(const struct unpacking *unpacking, struct archive_entry *entry,
+static int check_hardlink(struct unpacking *unpacking, struct archive_entry *entry,
 	const char *name, struct error *err)
 {
+	bool layer = unpacking->options->form == ARCHIVE_LAYER;
 	CLEANUP(free_p) char *target = NULL;
 	struct stat seen;
 
@@ -158,7 +165,11 @@ static int check_hardlink(const struct unpacking *unpacking, struct archive_entr
 		return error_wrap(err, "hard link \"%s\"", name);
 	}
 	if (fstatat(unpacking->tree_fd, target, &seen, AT_SYMLINK_NOFOLLOW) < 0 ||
-		S_ISDIR(seen.st_mode)) {
+		S_ISDIR(seen.st_mode) || (layer && S_ISCHR(seen.st_mode))) {
+		if (layer) {
+			unpacking->counts.needs_below = true;
+			return 0;
+		}
 		return refuse(err, name,
 			"is a hard link to something that is not in the archive before it");
 	}
@@ -303,11 +314,64 @@ static int write_entry(struct unpacking *unpacking, struct archive_entry *entry,
 	return code < ARCHIVE_OK && writer_failed(unpacking, code, name, err) ? -(int)err->kind : 0;
 }
 
+/* An entry of a layer that marks something instead of being something. 1: it is none. */
+static int unpack_mark(struct unpacking *unpacking, const char *name, struct error *err)
+{
+	CLEANUP(free_p) char *target = NULL;
+	enum archive_form form = unpacking->options->form;
+	enum layer_mark mark = form == ARCHIVE_PLAIN ? MARK_NONE : layer_mark_of(name, &target);
+	int parents;
+
+	if (mark == MARK_NONE) {
+		return form == ARCHIVE_CLEAR ? 0 : 1;
+	}
+	if (mark == MARK_NONSENSE) {
+		return refuse(err, name, "takes a name away that no file has");
+	}
+	if (mark == MARK_IGNORED || form == ARCHIVE_OVER) {
+		return 0;
+	}
+	parents = check_parents(unpacking, name, err);
+	if (parents < 0 || (parents == 1 && form == ARCHIVE_CLEAR)) {
+		return parents < 0 ? parents : 0;
+	}
+	if (parents == 1 && make_parents(unpacking, name, err) < 0) {
+		return -(int)err->kind;
+	}
+	return layer_mark_apply(&unpacking->layer, mark, target, err);
+}
+
+/* Makes its place ready. 1: it is there already, under another name. */
+static int make_place(struct unpacking *unpacking, struct archive_entry *entry, const char *name,
+	struct error *err)
+{
+	bool is_folder =
+		archive_entry_filetype(entry) == AE_IFDIR && archive_entry_hardlink(entry) == NULL;
+	int parents = check_parents(unpacking, name, err);
+
+	if (parents < 0 || (parents == 1 && make_parents(unpacking, name, err) < 0) ||
+		check_hardlink(unpacking, entry, name, err) < 0) {
+		return -(int)err->kind;
+	}
+	if (unpacking->options->form == ARCHIVE_PLAIN) {
+		clear_place(unpacking, name, archive_entry_filetype(entry));
+		return 0;
+	}
+	if (unpacking->counts.needs_below || (archive_entry_hardlink(entry) != NULL &&
+						     streq(archive_entry_hardlink(entry), name))) {
+		return 1;
+	}
+	if (is_folder) {
+		layer_implied_drop(&unpacking->layer, name);
+	}
+	return layer_place_clear(&unpacking->layer, name, is_folder, err);
+}
+
 static int unpack_entry(struct unpacking *unpacking, struct archive_entry *entry, struct error *err)
 {
 	CLEANUP(free_p) char *name = NULL;
 	mode_t type = archive_entry_filetype(entry);
-	int parents;
+	int status;
 
 	if (++unpacking->counts.entries > ARCHIVE_ENTRIES_MAX) {
 		return error_set(err, ERROR_LIMIT, "the archive has more than %llu entries",
@@ -319,18 +383,22 @@ static int unpack_entry(struct unpacking *unpacking, struct archive_entry *entry
 	if (name[0] == '\0') {
 		return 0; /* the root itself keeps the owner and mode that it was made with */
 	}
+	status = unpack_mark(unpacking, name, err);
+	if (status <= 0) {
+		child_progress(unpacking->child, "entries", unpacking->counts.entries, 0,
+			unpacking->counts.bytes);
+		return status;
+	}
 	if (type == AE_IFCHR || type == AE_IFBLK || type == AE_IFSOCK) {
 		if (unpacking->counts.devices++ < LINES_MAX) {
 			child_line(unpacking->child, "%s is a device or socket: left out", name);
 		}
 		return 0;
 	}
-	parents = check_parents(unpacking, name, err);
-	if (parents < 0 || (parents == 1 && make_parents(unpacking, name, err) < 0) ||
-		check_hardlink(unpacking, entry, name, err) < 0) {
-		return -(int)err->kind;
+	status = make_place(unpacking, entry, name, err);
+	if (status != 0) {
+		return status < 0 ? status : 0;
 	}
-	clear_place(unpacking, name, type);
 	archive_entry_set_pathname(entry, name);
 	archive_entry_set_fflags(entry, 0, 0);
 	filter_xattrs(entry);
@@ -374,14 +442,14 @@ static int unpack_all(struct unpacking *unpacking, struct error *err)
 	while ((code = archive_read_next_header(unpacking->from, &entry)) == ARCHIVE_OK ||
 		code == ARCHIVE_WARN) {
 		status = unpack_entry(unpacking, entry, err);
-		if (status < 0) {
+		if (status < 0 || unpacking->counts.needs_below) {
 			return status;
 		}
 	}
 	if (code != ARCHIVE_EOF) {
 		return reader_error(unpacking, "read the archive", err);
 	}
-	if (unpacking->counts.entries == 0) {
+	if (unpacking->counts.entries == 0 && unpacking->options->form == ARCHIVE_PLAIN) {
 		return error_set(err, ERROR_CORRUPT, "the archive is empty");
 	}
 	code = archive_write_close(unpacking->to);
@@ -403,6 +471,8 @@ int archive_unpack(int fd, int tree_fd, const struct archive_options *options, s
 		.child = child};
 	int status;
 
+	unpacking.layer = (struct layer_unpacking){
+		.tree_fd = tree_fd, .options = options, .counts = &unpacking.counts};
 	/* In the C locale libarchive drops names that are not ASCII. */
 	setlocale(LC_CTYPE, "C.UTF-8");
 	if (fchdir(tree_fd) < 0) {
@@ -413,7 +483,9 @@ int archive_unpack(int fd, int tree_fd, const struct archive_options *options, s
 	}
 	status = unpack_all(&unpacking, err);
 	if (status == 0) {
+		unpacking.counts.needs_below |= unpacking.layer.implied_count > 0;
 		*ret_counts = unpacking.counts;
 	}
+	layer_unpacking_done(&unpacking.layer);
 	return status;
 }

@@ -19,7 +19,17 @@ struct child;
 				       */
 #define ARCHIVE_NOBODY 65534
 
+/* A layer of a container image: .wh.NAME and .wh..wh..opq say what is not there any more. */
+enum archive_form {
+	ARCHIVE_PLAIN,
+	ARCHIVE_LAYER, /* they become whiteouts of overlayfs; opaque folders are listed */
+	ARCHIVE_CLEAR, /* what they name is deleted, and nothing else is done */
+	ARCHIVE_OVER, /* they are passed over: ARCHIVE_CLEAR has been there */
+};
+
 struct archive_options {
+	enum archive_form form;
+	int opaque_fd; /* ARCHIVE_LAYER: a file that opaque folders are added to, each with '\0' */
 	bool owners; /* give entries their owners (needs the rights); else all are the caller's */
 	uint64_t bytes_max; /* unpacked; 0: ARCHIVE_BYTES_MAX */
 	int64_t ids; /* owners at or above become ARCHIVE_NOBODY; 0: no limit */
@@ -29,6 +39,10 @@ struct archive_counts {
 	uint64_t entries, bytes;
 	uint64_t devices; /* device nodes and sockets, left out */
 	uint64_t foreign; /* owners beyond the range, now nobody's */
+	uint64_t opaque; /* folders */
+	/* ARCHIVE_LAYER: it does not stand by itself. It holds a hard link to a file of a lower
+	 * layer, or a folder of which nothing is said. What was unpacked is to be thrown away. */
+	bool needs_below;
 };
 
 /*

@@ -38,6 +38,9 @@ int base_key(const struct environment *environment, char *key, struct error *err
 			return error_wrap(err, "base host");
 		}
 	}
+	if (environment->base == BASE_OCI) {
+		snprintf(inner, sizeof(inner), "%s", environment->base_sha256);
+	}
 	text = xasprintf("base %s %s %s owner %u", base_kind_name(environment->base), TAR_VERSION,
 		environment->base == BASE_TAR ? environment->base_sha256 : inner,
 		environment->base == BASE_TAR ? 0 : (unsigned)geteuid());
@@ -200,21 +203,16 @@ static int make_layer(struct machine *machine, const struct environment *environ
 	return status < 0 ? status : layer_keep(machine->store, layer->id, err);
 }
 
-int base_prepare(struct machine *machine, const struct environment *environment, const char *key,
-	int tar_fd, struct range *range, struct layer *ret_layer, struct error *err)
+/* *ret_found: it was there. */
+static int find_or_make(struct machine *machine, const struct environment *environment,
+	const char *key, int tar_fd, struct range *range, struct layer *ret_layer, bool *ret_found,
+	struct error *err)
 {
 	struct layer layer = {.kind = "base"};
-	int status;
+	int status = machine->no_cache ? -ERROR_NOT_FOUND
+				       : layer_find(machine->store, key, ret_layer, err);
 
-	report_stage(machine->report, "base", "%s",
-		environment->base == BASE_TAR ? environment->base_location
-					      : base_kind_name(environment->base));
-	status = machine->no_cache ? -ERROR_NOT_FOUND
-				   : layer_find(machine->store, key, ret_layer, err);
-	if (status == 0) {
-		report_stage_end(
-			machine->report, "layer %lld, as before", (long long)ret_layer->id);
-	}
+	*ret_found = status == 0;
 	if (status != -ERROR_NOT_FOUND) {
 		return status;
 	}
@@ -227,7 +225,40 @@ int base_prepare(struct machine *machine, const struct environment *environment,
 		return error_wrap(err, "base %s", base_kind_name(environment->base));
 	}
 	*ret_layer = layer;
-	report_stage_end(machine->report, "layer %lld, %llu files", (long long)layer.id,
-		(unsigned long long)layer.files);
 	return 0;
+}
+
+int base_prepare(struct machine *machine, const struct environment *environment, const char *key,
+	int tar_fd, struct range *range, struct layer *ret_layer, struct error *err)
+{
+	bool found = false;
+	int status;
+
+	report_stage(machine->report, "base", "%s",
+		environment->base == BASE_TAR ? environment->base_location
+					      : base_kind_name(environment->base));
+	status = find_or_make(machine, environment, key, tar_fd, range, ret_layer, &found, err);
+	if (status < 0) {
+		return status;
+	}
+	if (found) {
+		report_stage_end(
+			machine->report, "layer %lld, as before", (long long)ret_layer->id);
+	} else {
+		report_stage_end(machine->report, "layer %lld, %llu files",
+			(long long)ret_layer->id, (unsigned long long)ret_layer->files);
+	}
+	return 0;
+}
+
+int base_skeleton(
+	struct machine *machine, struct range *range, struct layer *ret_layer, struct error *err)
+{
+	const struct environment scratch = {.base = BASE_SCRATCH};
+	char key[SHA256_TEXT_SIZE];
+	bool found;
+	int status = base_key(&scratch, key, err);
+
+	return status < 0 ? status
+			  : find_or_make(machine, &scratch, key, -1, range, ret_layer, &found, err);
 }

@@ -5,6 +5,7 @@
  *     host      a skeleton; the launcher adds this machine's /usr, read-only
  *     tar       an archive, unpacked with the owners it names
  *     scratch   the mount points only
+ *     oci       the mount points, and each layer of a container image (builder/bases/oci.h)
  */
 #ifndef HOB_BUILDER_BASE_H
 #define HOB_BUILDER_BASE_H
@@ -27,6 +28,10 @@ MUSTCHECK int base_key(const struct environment *environment, char *key, struct 
 MUSTCHECK int base_prepare(struct machine *machine, const struct environment *environment,
 	const char *key, int tar_fd, struct range *range, struct layer *ret_layer,
 	struct error *err);
+
+/* The layer of `scratch`, for below others. */
+MUSTCHECK int base_skeleton(
+	struct machine *machine, struct range *range, struct layer *ret_layer, struct error *err);
 
 /* ---- skeletons ---- */
 

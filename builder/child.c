@@ -1,7 +1,7 @@
 /*
  * fork without exec, one seqpacket socket back. Every packet is one struct message; the parent
- * believes its sizes only after checking them. Invariant: when child_run returns, the child is
- * reaped.
+ * believes its sizes only after checking them. Invariant: when child_run or child_end
+ * returns, the child is reaped.
  */
 #include "builder/child.h"
 
@@ -149,9 +149,10 @@ static void child_main(const struct child_spec *spec, int fd, pid_t parent)
 
 /* ---- in the parent ---- */
 
-struct running {
+struct child_running {
 	struct machine *machine;
 	const struct child_spec *spec;
+	pid_t pid;
 	int fd;
 	struct loop_source *source;
 	int64_t alive_ms;
@@ -160,7 +161,7 @@ struct running {
 	struct message answer;
 };
 
-static void take_message(struct running *running, struct message *message)
+static void take_message(struct child_running *running, struct message *message)
 {
 	switch ((enum message_type)message->type) {
 	case MESSAGE_PROGRESS:
@@ -186,7 +187,7 @@ static void take_message(struct running *running, struct message *message)
 
 static void on_readable(void *context, uint32_t events)
 {
-	struct running *running = context;
+	struct child_running *running = context;
 	struct message message;
 	ssize_t got;
 
@@ -203,11 +204,14 @@ static void on_readable(void *context, uint32_t events)
 		}
 		take_message(running, &message);
 	}
+	/* An end that stays readable would keep the loop from the other children. */
+	loop_source_free(running->source);
+	running->source = NULL;
 	machine_wake(running->machine);
 }
 
 /* Waits in slices, so that a sign of life moves the end of the patience. */
-static int wait_answer(struct running *running, struct error *err)
+static int wait_answer(struct child_running *running, struct error *err)
 {
 	const struct child_spec *spec = running->spec;
 
@@ -239,7 +243,7 @@ static bool error_is_sound(struct error *err)
 	return err->kind > ERROR_NONE && err->kind < ERROR_KINDS;
 }
 
-static int take_answer(struct running *running, int code, void *ret_result, struct error *err)
+static int take_answer(struct child_running *running, int code, void *ret_result, struct error *err)
 {
 	struct message *answer = &running->answer;
 
@@ -262,14 +266,12 @@ static int take_answer(struct running *running, int code, void *ret_result, stru
 	return 0;
 }
 
-int child_run(
-	struct machine *machine, const struct child_spec *spec, void *ret_result, struct error *err)
+int child_begin(struct machine *machine, const struct child_spec *spec,
+	struct child_running **ret_running, struct error *err)
 {
-	CLEANUP(close_p) int ours = -1;
-	struct running *running;
+	struct child_running *running;
 	pid_t parent = getpid(), pid;
-	int pair[2], status, code = 0;
-	struct error wait_error = ERROR_INIT;
+	int pair[2], status;
 
 	if (spec->result_size > CHILD_RESULT_MAX) {
 		abort();
@@ -277,7 +279,6 @@ int child_run(
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
 		return error_sys(err, errno, "%s: socketpair", spec->what);
 	}
-	ours = pair[0];
 	fflush(NULL);
 	pid = fork();
 	if (pid == 0) {
@@ -285,21 +286,43 @@ int child_run(
 	}
 	close(pair[1]);
 	if (pid < 0) {
-		return error_sys(err, errno, "%s: fork", spec->what);
+		error_sys(err, errno, "%s: fork", spec->what);
+		close(pair[0]);
+		return -(int)err->kind;
 	}
 	running = xcalloc(1, sizeof(*running));
-	*running = (struct running){
-		.machine = machine, .spec = spec, .fd = ours, .alive_ms = clock_mono_ms()};
+	*running = (struct child_running){.machine = machine,
+		.spec = spec,
+		.pid = pid,
+		.fd = pair[0],
+		.alive_ms = clock_mono_ms()};
 	status = loop_add_fd(
-		machine->loop, ours, EPOLLIN, on_readable, running, &running->source, err);
-	if (status == 0) {
-		status = wait_answer(running, err);
+		machine->loop, pair[0], EPOLLIN, on_readable, running, &running->source, err);
+	if (status < 0) {
+		child_drop(running);
+		return status;
 	}
+	*ret_running = running;
+	return 0;
+}
+
+/* Reaps it; what is still at work is killed. Its exit code, or 128 + the signal. */
+static int reap(struct child_running *running, int *ret_code, struct error *err)
+{
 	loop_source_free(running->source);
 	if (!running->answered) {
-		kill(pid, SIGKILL); /* if it has ended by itself this changes nothing */
+		kill(running->pid, SIGKILL); /* if it has ended by itself this changes nothing */
 	}
-	if (process_wait(pid, &code, &wait_error) < 0 && status == 0) {
+	close(running->fd);
+	return process_wait(running->pid, ret_code, err);
+}
+
+int child_end(struct child_running *running, void *ret_result, struct error *err)
+{
+	struct error wait_error = ERROR_INIT;
+	int code = 0, status = wait_answer(running, err);
+
+	if (reap(running, &code, &wait_error) < 0 && status == 0) {
 		status = -(int)wait_error.kind;
 		error_copy(err, &wait_error);
 	}
@@ -308,4 +331,24 @@ int child_run(
 	}
 	free(running);
 	return status;
+}
+
+void child_drop(struct child_running *running)
+{
+	struct error ignored = ERROR_INIT;
+	int code;
+
+	if (running != NULL) {
+		(void)reap(running, &code, &ignored);
+		free(running);
+	}
+}
+
+int child_run(
+	struct machine *machine, const struct child_spec *spec, void *ret_result, struct error *err)
+{
+	struct child_running *running = NULL;
+	int status = child_begin(machine, spec, &running, err);
+
+	return status < 0 ? status : child_end(running, ret_result, err);
 }

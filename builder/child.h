@@ -30,6 +30,14 @@ struct child_spec {
 MUSTCHECK int child_run(struct machine *machine, const struct child_spec *spec, void *ret_result,
 	struct error *err);
 
+/* The same in two steps, for several at once. What spec points to must stay until child_end, which
+ * waits, or child_drop, which kills; one of them must be called. */
+struct child_running;
+MUSTCHECK int child_begin(struct machine *machine, const struct child_spec *spec,
+	struct child_running **ret_running, struct error *err);
+MUSTCHECK int child_end(struct child_running *running, void *ret_result, struct error *err);
+void child_drop(struct child_running *running);
+
 /* In the child. A sign of life with how far it is; few are really sent. */
 void child_progress(
 	struct child *child, const char *unit, uint64_t done, uint64_t total, uint64_t bytes);

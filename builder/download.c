@@ -17,6 +17,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <strings.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -39,6 +40,7 @@ struct transfer {
 	int write_sys; /* errno of a failed write */
 	bool over; /* it is longer than it may be */
 	CURL *curl;
+	struct curl_slist *headers;
 	char reason[CURL_ERROR_SIZE];
 };
 
@@ -75,6 +77,22 @@ static size_t on_data(char *data, size_t size, size_t count, void *context)
 	return add_bytes(context, data, size * count) ? size * count : 0;
 }
 
+/* A server's words: one line, kept as it came. */
+static size_t on_header(char *data, size_t size, size_t count, void *context)
+{
+	static const char name[] = "www-authenticate:";
+	const struct download *task = ((struct transfer *)context)->task;
+	size_t length = size * count, skip = sizeof(name) - 1;
+
+	if (task->challenge != NULL && length > skip && strncasecmp(data, name, skip) == 0 &&
+		length - skip < task->challenge_size) {
+		memcpy(task->challenge, data + skip, length - skip);
+		task->challenge[length - skip] = '\0';
+		task->challenge[strcspn(task->challenge, "\r\n")] = '\0';
+	}
+	return length;
+}
+
 /* Forgets what is there. */
 static int start_over(struct transfer *transfer, struct error *err)
 {
@@ -102,6 +120,33 @@ static int take_up(struct transfer *transfer, struct error *err)
 	return got < 0 ? error_sys(err, errno, "read the partial download") : 0;
 }
 
+static void add_header(struct transfer *transfer, const char *name, const char *value)
+{
+	CLEANUP(free_p) char *line = xasprintf("%s: %s", name, value);
+	struct curl_slist *more = curl_slist_append(transfer->headers, line);
+
+	if (more == NULL) {
+		abort(); /* as after any small allocation that fails */
+	}
+	transfer->headers = more;
+}
+
+/* libcurl keeps these from hosts that it is redirected to. */
+static void set_headers(struct transfer *transfer)
+{
+	curl_slist_free_all(transfer->headers);
+	transfer->headers = NULL;
+	if (transfer->task->authorization != NULL) {
+		add_header(transfer, "Authorization", transfer->task->authorization);
+	}
+	if (transfer->task->accept != NULL) {
+		add_header(transfer, "Accept", transfer->task->accept);
+	}
+	curl_easy_setopt(transfer->curl, CURLOPT_HTTPHEADER, transfer->headers);
+	curl_easy_setopt(transfer->curl, CURLOPT_HEADERFUNCTION, on_header);
+	curl_easy_setopt(transfer->curl, CURLOPT_HEADERDATA, transfer);
+}
+
 static void set_options(struct transfer *transfer)
 {
 	CURL *curl = transfer->curl;
@@ -109,7 +154,8 @@ static void set_options(struct transfer *transfer)
 	curl_easy_reset(curl);
 	curl_easy_setopt(curl, CURLOPT_URL, transfer->task->location);
 	curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
-	curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR,
+		transfer->task->https_only ? "https" : "http,https");
 	curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 1L);
 	curl_easy_setopt(curl, CURLOPT_MAXREDIRS, REDIRECTS_MAX);
 	curl_easy_setopt(curl, CURLOPT_FAILONERROR, 1L);
@@ -125,6 +171,7 @@ static void set_options(struct transfer *transfer)
 		curl_easy_setopt(
 			curl, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)transfer->task->bytes_max);
 	}
+	set_headers(transfer);
 	if (transfer->have > 0) {
 		curl_easy_setopt(curl, CURLOPT_RESUME_FROM_LARGE, (curl_off_t)transfer->have);
 	}
@@ -152,7 +199,8 @@ static bool is_passing(const struct transfer *transfer, CURLcode code, long http
 	}
 }
 
-static int attempt_error(const struct transfer *transfer, CURLcode code, struct error *err)
+static int attempt_error(
+	const struct transfer *transfer, CURLcode code, long http, struct error *err)
 {
 	const char *why = transfer->reason[0] != '\0' ? transfer->reason : curl_easy_strerror(code);
 
@@ -165,7 +213,10 @@ static int attempt_error(const struct transfer *transfer, CURLcode code, struct 
 			transfer->task->location, (unsigned long long)transfer->task->bytes_max);
 		return error_hint(err, "raise its max_size if that is right");
 	}
-	error_set(err, code == CURLE_OPERATION_TIMEDOUT ? ERROR_TIMEOUT : ERROR_REMOTE,
+	error_set(err,
+		code == CURLE_OPERATION_TIMEDOUT ? ERROR_TIMEOUT
+		: http == 401                    ? ERROR_DENIED
+						 : ERROR_REMOTE,
 		"download %s: %s", transfer->task->location, why);
 	return error_hint(err, "check the url and the network; the last image stays in use");
 }
@@ -200,7 +251,7 @@ static int attempt(struct transfer *transfer, int number, struct error *err)
 	if (stale && start_over(transfer, err) < 0) {
 		return -(int)err->kind;
 	}
-	attempt_error(transfer, code, err);
+	attempt_error(transfer, code, http, err);
 	if (number >= TRIES_MAX || transfer->write_sys != 0 || transfer->over ||
 		!(stale || is_passing(transfer, code, http))) {
 		return -(int)err->kind;
@@ -214,9 +265,6 @@ static int fetch_url(struct transfer *transfer, struct error *err)
 	int64_t wait_ms = PAUSE_FIRST_MS;
 	int status = 1;
 
-	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
-		return error_set(err, ERROR_INTERNAL, "libcurl does not start");
-	}
 	transfer->curl = curl_easy_init();
 	if (transfer->curl == NULL) {
 		return error_set(err, ERROR_INTERNAL, "libcurl does not start");
@@ -229,6 +277,7 @@ static int fetch_url(struct transfer *transfer, struct error *err)
 		status = attempt(transfer, number, err);
 	}
 	curl_easy_cleanup(transfer->curl);
+	curl_slist_free_all(transfer->headers);
 	return status;
 }
 
@@ -245,8 +294,12 @@ static int copy_local(struct transfer *transfer, struct error *err)
 	while ((got = pread(fd, chunk, COPY_BYTES, offset)) > 0) {
 		offset += got;
 		if (!add_bytes(transfer, chunk, (size_t)got)) {
-			return error_sys(
-				err, transfer->write_sys, "copy %s", transfer->task->location);
+			return transfer->over
+				       ? error_set(err, ERROR_LIMIT, "%s is longer than %llu bytes",
+						 transfer->task->location,
+						 (unsigned long long)transfer->task->bytes_max)
+				       : error_sys(err, transfer->write_sys, "copy %s",
+						 transfer->task->location);
 		}
 	}
 	return got < 0 ? error_sys(err, errno, "read %s", transfer->task->location) : 0;
@@ -328,28 +381,42 @@ static int open_part(struct transfer *transfer, const char *part, struct error *
 	}
 }
 
-static int download_child(struct child *child, void *context, void *ret_result, struct error *err)
+int download_here(struct child *child, const struct download *download, struct error *err)
 {
-	struct transfer transfer = {.task = context, .child = child, .fd = -1};
+	struct transfer transfer = {.task = download, .child = child, .fd = -1};
 	char part[SHA256_TEXT_SIZE + 8], found[SHA256_TEXT_SIZE];
 	int status;
 
-	*(bool *)ret_result = true;
 	snprintf(part, sizeof(part), "%s.part", transfer.task->sha256);
 	status = open_part(&transfer, part, err);
 	if (status < 0 || transfer.fd < 0) {
 		return status;
 	}
 	status = take_up(&transfer, err);
+	if (status == 0 && download->bytes_max > 0 && transfer.have > download->bytes_max) {
+		status = start_over(&transfer, err);
+	}
 	if (status == 0) {
 		status = bring_right(&transfer, found, err);
 	}
 	if (status == 0) {
 		status = keep(&transfer, part, found, err);
 	}
+	if (transfer.over) {
+		unlinkat(download->folder_fd, part, 0);
+	}
 	digest_free(transfer.digest);
 	close(transfer.fd);
 	return status;
+}
+
+static int download_child(struct child *child, void *context, void *ret_result, struct error *err)
+{
+	*(bool *)ret_result = true;
+	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+		return error_set(err, ERROR_INTERNAL, "libcurl does not start");
+	}
+	return download_here(child, context, err);
 }
 
 int download_get(

@@ -4,8 +4,11 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
+struct child;
 struct machine;
 
 struct download {
@@ -15,6 +18,11 @@ struct download {
 	int folder_fd; /* downloads/ */
 	uint64_t bytes_max; /* 0: no limit */
 	int64_t stall_ms;
+	/* Of a url, all optional. */
+	bool https_only; /* redirects must not leave https */
+	const char *authorization, *accept; /* headers; the first goes to the url's own host only */
+	char *challenge; /* into challenge[challenge_size]: what a 401 asks for; else as it was */
+	size_t challenge_size;
 };
 
 /*
@@ -24,5 +32,8 @@ struct download {
  */
 MUSTCHECK int download_get(
 	struct machine *machine, const struct download *download, int *ret_fd, struct error *err);
+/* The same in a child that has libcurl started, and without opening it. ERROR_DENIED: a 401. */
+MUSTCHECK int download_here(
+	struct child *child, const struct download *download, struct error *err);
 
 #endif

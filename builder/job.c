@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "builder/base.h"
+#include "builder/bases/oci.h"
 #include "builder/local.h"
 #include "builder/lock.h"
 #include "builder/report.h"
@@ -45,7 +46,9 @@ static int make_fingerprint(struct job *job, struct error *err)
 {
 	struct digest *digest;
 
-	if (base_key(job->environment, job->base_key, err) < 0 || job_packages_keys(job, err) < 0) {
+	if (oci_base_check(job->machine, job->environment, err) < 0 ||
+		base_key(job->environment, job->base_key, err) < 0 ||
+		job_packages_keys(job, err) < 0) {
 		return -(int)err->kind;
 	}
 	digest = digest_new();
@@ -200,13 +203,13 @@ static bool is_superseded(void *context)
 	return commit[0] != '\0';
 }
 
-static int tar_fd(const struct job *job, int *ret_fd, struct error *err)
+static int base_fd(const struct job *job, int *ret_fd, struct error *err)
 {
 	CLEANUP(free_p) char *path = NULL;
 	const struct local_file *file;
 
 	*ret_fd = -1;
-	if (job->environment->base != BASE_TAR) {
+	if (job->environment->base != BASE_TAR && job->environment->base != BASE_OCI) {
 		return 0;
 	}
 	path = git_url_path(job->environment->base_location);
@@ -217,17 +220,46 @@ static int tar_fd(const struct job *job, int *ret_fd, struct error *err)
 				err, ERROR_INTERNAL, "the archive %s was not opened", path);
 		}
 		error_copy(err, &file->error);
-		return error_wrap(err, "base tar");
+		return error_wrap(err, "base %s", base_kind_name(job->environment->base));
 	}
 	*ret_fd = file != NULL ? file->fd : -1;
 	return 0;
 }
 
+/* The mount points, the image's layers, and what the image says of how it is run. */
+static int add_oci(struct job *job, int fd, struct error *err)
+{
+	struct oci_base *base = xcalloc(1, sizeof(*base));
+	struct layer skeleton = {0};
+	int status = base_skeleton(job->machine, &job->range, &skeleton, err);
+
+	if (status == 0) {
+		status = job_add_layer(job, &skeleton, err);
+	}
+	if (status == 0) {
+		status = oci_base_prepare(
+			job->machine, job->environment, fd, &job->range, base, err);
+	}
+	for (size_t i = 0; status == 0 && i < base->layer_count; i++) {
+		status = job_add_layer(job, &base->layers[i], err);
+	}
+	if (status == 0) {
+		oci_defaults(&base->image, job->environment, &job->own);
+		job->environment = &job->own;
+	}
+	free(base);
+	return status;
+}
+
 static int make_base(struct job *job, struct error *err)
 {
 	struct layer layer = {0};
-	int fd = -1, status = tar_fd(job, &fd, err);
+	int fd = -1, status = base_fd(job, &fd, err);
 
+	if (status == 0 && job->environment->base == BASE_OCI) {
+		status = add_oci(job, fd, err);
+		return status < 0 ? status : job_fault("build.base", err);
+	}
 	if (status == 0) {
 		status = base_prepare(job->machine, job->environment, job->base_key, fd,
 			&job->range, &layer, err);
@@ -431,6 +463,7 @@ static void report_end(struct job *job, int status, int64_t took_us, const struc
 
 void job_free(struct job *job)
 {
+	oci_defaults_done(&job->own);
 	step_secrets_done(&job->secrets);
 	range_done(&job->range);
 	fd_done(&job->log_fd);

@@ -8,6 +8,7 @@
 #include "builder/machine.h"
 #include "builder/packages/packages.h"
 #include "builder/range.h"
+#include "configs/environment.h"
 #include "snapshots/store.h"
 
 /* One source: what was found, and the layers that show it. */
@@ -47,7 +48,8 @@ struct job_changes {
 
 struct job {
 	struct machine *machine;
-	const struct environment *environment;
+	const struct environment *environment; /* `own` once an oci base has said its part */
+	struct environment own;
 	const struct local_files *files;
 	struct job_options options;
 	char *mirrors;

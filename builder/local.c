@@ -178,7 +178,7 @@ int local_prepare(const struct config *config, struct environment *const *enviro
 		for (size_t j = 0; j < environments[i]->source_count; j++) {
 			prepare_source(&mapper, environments[i]->sources[j].url);
 		}
-		if (environments[i]->base == BASE_TAR) {
+		if (environments[i]->base == BASE_TAR || environments[i]->base == BASE_OCI) {
 			prepare_archive(&mapper, environments[i]->base_location);
 		}
 	}

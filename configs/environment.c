@@ -76,9 +76,14 @@ static void lifecycle_complete(struct environment *environment)
 /* Defaults that depend on other settings. */
 static void environment_complete(struct environment *environment)
 {
-	if (environment->workdir == NULL) {
-		environment->workdir =
-			xstrdup(environment->source_count > 0 ? environment->sources[0].path : "/");
+	if (environment->workdir == NULL && environment->source_count > 0) {
+		environment->workdir = xstrdup(environment->sources[0].path);
+	}
+	if (environment->workdir == NULL && environment->base != BASE_OCI) {
+		environment->workdir = xstrdup("/");
+	}
+	if (environment->user == NULL && environment->base != BASE_OCI) {
+		environment->user = xstrdup("root");
 	}
 	if (environment->schedule.cron_text != NULL) {
 		char problem[CRON_PROBLEM_SIZE];
@@ -252,6 +257,8 @@ void environment_free(struct environment *environment)
 	free(environment->name);
 	free(environment->base_location);
 	free(environment->base_sha256);
+	free(environment->base_user);
+	free(environment->base_secret);
 	strv_free(environment->env);
 	free(environment->user);
 	free(environment->lifecycle_type);

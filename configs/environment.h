@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum base_kind { BASE_HOST, BASE_TAR, BASE_SCRATCH, BASE_KINDS };
+enum base_kind { BASE_HOST, BASE_TAR, BASE_SCRATCH, BASE_OCI, BASE_KINDS };
 
 /* How a source is fetched; names of secrets, never what they stand for. */
 struct environment_auth {
@@ -128,11 +128,15 @@ struct environment {
 	struct environment_source *sources;
 	size_t source_count;
 	enum base_kind base;
-	char *base_location; /* tar: absolute path, http(s):// or file:///… */
-	char *base_sha256; /* tar: required; lower-case hex */
+	char *base_location; /* tar: absolute path, http(s):// or file:///…; oci: HOST/NAME[:TAG],
+				or an absolute path */
+	char *base_sha256; /* lower-case hex; tar: required; oci: NULL is refused by builds */
+	int base_line; /* in the file, for messages */
+	char *base_user, *base_secret; /* oci: for the registry; NULL: nobody */
 	char **env; /* KEY=value for steps and commands, sorted; never NULL */
-	char *user; /* who commands run as inside, name or "uid[:gid]"; default root */
-	char *workdir; /* default: path of the first source, or / */
+	char *user; /* who commands run as inside, name or "uid[:gid]"; default root; NULL with an
+		       oci base: whom that says */
+	char *workdir; /* default: path of the first source, or /; NULL: what an oci base says */
 	char **packages[PACKAGE_MANAGERS]; /* each with its exact version; NULL: none */
 	struct environment_file *files;
 	size_t file_count;
@@ -170,6 +174,9 @@ struct environment {
 };
 
 const char *base_kind_name(enum base_kind kind);
+
+/* ERROR_INVALID, with file and line, when its base is not pinned: it is read, but not built. */
+MUSTCHECK int environment_check_pinned(const struct environment *environment, struct error *err);
 
 /* The caller owns *ret. The path is opened relative to the working folder. */
 MUSTCHECK int environment_load(

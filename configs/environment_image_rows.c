@@ -14,53 +14,8 @@
 #define FILE_OF(member) .offset = offsetof(struct environment_file, member)
 #define SOURCE(member) .offset = offsetof(struct environment_source, member)
 
-static const char *const base_names[BASE_KINDS] = {
-	[BASE_HOST] = "host", [BASE_TAR] = "tar", [BASE_SCRATCH] = "scratch"};
 static const char *const auth_types[] = {"none", "token", "ssh-key", "github-app", NULL};
 static const char *const network_words[] = {"none", "host", NULL};
-
-const char *base_kind_name(enum base_kind kind)
-{
-	assert(kind < BASE_KINDS);
-	return base_names[kind];
-}
-
-static int base_read(const struct settings_input *in, const struct setting *row,
-	const struct yaml_node *node, void *target, struct error *err)
-{
-	struct environment *environment = target;
-	char found[96];
-
-	if (node->kind == YAML_MAP) {
-		environment->base = BASE_TAR;
-		return settings_read_section(in, "base.", node, target, err);
-	}
-	if (node->kind == YAML_TEXT && streq(node->text, "host")) {
-		environment->base = BASE_HOST;
-		return 0;
-	}
-	if (node->kind == YAML_TEXT && streq(node->text, "scratch")) {
-		environment->base = BASE_SCRATCH;
-		return 0;
-	}
-	yaml_describe(node, found, sizeof(found));
-	return setting_refuse(in, row, node, err, "expects %s, not %s", row->expects, found);
-}
-
-static void base_write(
-	const struct setting *row, const void *target, int indent, struct buffer *out)
-{
-	const struct environment *environment = target;
-
-	(void)row;
-	if (environment->base != BASE_TAR) {
-		buffer_addf(out, " %s\n", base_kind_name(environment->base));
-		return;
-	}
-	buffer_addf(out, "\n%*star: ", indent + 2, "");
-	yaml_write_text(out, environment->base_location);
-	buffer_addf(out, "\n%*ssha256: \"%s\"\n", indent + 2, "", environment->base_sha256);
-}
 
 static const struct setting rows[] = {
 	{.key = "name",
@@ -142,24 +97,47 @@ static const struct setting rows[] = {
 		.fallback = "host",
 		.read = base_read,
 		.write = base_write,
-		.expects = "host, scratch or {tar: …, sha256: …}",
-		.about = "below the sources: this machine's /usr, nothing, or an archive"},
+		.expects = "host, scratch, oci:NAME@sha256:…, {tar: …} or {oci: …}",
+		.about =
+			"below the sources: this machine's /usr, nothing, a container image, or an "
+			"archive"},
 	{.key = "base.tar",
 		.type = SETTING_TEXT,
 		FIELD(base_location),
-		.required = true,
 		.highest = 2048,
 		.check = check_tar_location,
 		.expects = "a URL or path",
+		.derived = "none",
 		.about = "the archive: http(s)://, file:/// or a path; ./ and ../ count from this "
 			 "file"},
 	{.key = "base.sha256",
 		.type = SETTING_TEXT,
 		FIELD(base_sha256),
-		.required = true,
 		.check = check_sha256,
 		.expects = "64 hex digits",
-		.about = "what `sha256sum FILE` prints for the archive"},
+		.derived = "none",
+		.about = "tar: what `sha256sum FILE` prints for the archive"},
+	{.key = "base.oci",
+		.type = SETTING_CUSTOM,
+		.read = base_oci_read,
+		.derived = "none",
+		.expects = "[HOST/]NAME@sha256:…, or a path with a digest",
+		.about = "an image by its digest: in a registry, or an OCI layout, folder or .tar"},
+	{.key = "base.user",
+		.type = SETTING_TEXT,
+		FIELD(base_user),
+		.highest = 255,
+		.check = check_auth_user,
+		.expects = "a user name",
+		.derived = "none",
+		.about = "oci: who logs in to the registry"},
+	{.key = "base.secret",
+		.type = SETTING_TEXT,
+		FIELD(base_secret),
+		.check = check_name,
+		.expects = "the name of a secret",
+		.derived = "none",
+		.about = "oci: with which password or token (see `secrets` of hob.yaml)"},
 	{.key = "env",
 		.type = SETTING_CUSTOM,
 		FIELD(env),
@@ -174,12 +152,12 @@ static const struct setting rows[] = {
 		.highest = 64,
 		.check = check_user,
 		.expects = "a user name or uid[:gid]",
-		.fallback = "root",
+		.derived = "root, or the user of an oci base",
 		.about = "who runs steps and commands, inside the sandbox"},
 	{.key = "workdir",
 		.type = SETTING_INNER_PATH,
 		FIELD(workdir),
-		.derived = "path of the first source, or /",
+		.derived = "path of the first source, or the oci base's, or /",
 		.about = "where steps and commands start"},
 	{.key = "packages",
 		.type = SETTING_SECTION,

@@ -20,6 +20,10 @@ struct setting_rows {
 	const struct setting *rows;
 	size_t count;
 };
+/* environment_base.c */
+setting_read_fn base_read, base_oci_read;
+setting_write_fn base_write;
+
 extern const struct setting_rows environment_image_rows; /* what shapes the image, and when */
 extern const struct setting_rows environment_run_rows; /* how its sandboxes live */
 

@@ -89,6 +89,10 @@ static bool file_check(
 
 	if (!good) {
 		pin_explain(file, &err);
+	} else if (environment_check_pinned(environment, &err) < 0) {
+		environment_free_p(&environment);
+		environment = NULL;
+		good = false;
 	}
 	if (good && values->explain) {
 		explained = explain(environment, config);

@@ -131,6 +131,54 @@ static int strip(int folder_fd, const char *tree, struct error *err)
 	return status;
 }
 
+/* ---- opaque folders ---- */
+
+#define OPAQUE_LIST_MAX (16 * 1024 * 1024)
+
+static int set_opaque(int tree_fd, const char *path, struct error *err)
+{
+	CLEANUP(close_p)
+	int fd = io_open_beneath(tree_fd, path, O_RDONLY | O_DIRECTORY, 0, err);
+
+	if (fd < 0) {
+		return fd;
+	}
+	return fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0) < 0
+		       ? error_sys(err, errno, "make the folder %s opaque", path)
+		       : 0;
+}
+
+/* Paths of the tree, each with '\0', in a file beside it: whoever unpacked the tree may not set the
+ * attribute himself. A path that leads through a link, or out, or to no folder is refused. */
+static int mark_opaque(int folder_fd, int tree_fd, struct error *err)
+{
+	CLEANUP(close_p)
+	int fd = io_open_beneath(folder_fd, "opaque", O_RDONLY | O_NONBLOCK, 0, err);
+	CLEANUP(free_p) char *list = NULL;
+	struct stat seen;
+	int status = 0;
+
+	if (fd < 0 && err->kind == ERROR_NOT_FOUND) {
+		*err = ERROR_INIT;
+		return 0;
+	}
+	if (fd < 0) {
+		return fd;
+	}
+	if (fstat(fd, &seen) < 0 || !S_ISREG(seen.st_mode) || seen.st_size > OPAQUE_LIST_MAX) {
+		return error_set(err, ERROR_INVALID, "the list of opaque folders is no such list");
+	}
+	list = xcalloc((size_t)seen.st_size + 1, 1);
+	status = io_read_full(fd, list, (size_t)seen.st_size, err);
+	for (const char *at = list; status == 0 && at < list + seen.st_size; at += strlen(at) + 1) {
+		status = set_opaque(tree_fd, at, err);
+	}
+	if (status == 0 && unlinkat(folder_fd, "opaque", 0) < 0) {
+		status = error_sys(err, errno, "remove the list of opaque folders");
+	}
+	return status;
+}
+
 int seal_layer(const struct places *places, const char *staging, struct error *err)
 {
 	CLEANUP(close_p)
@@ -149,7 +197,8 @@ int seal_layer(const struct places *places, const char *staging, struct error *e
 	if (fault != 0) {
 		return error_sys(err, fault, "seal staging/%s", staging);
 	}
-	if (io_remove_tree(folder, "work", err) < 0 || strip(folder, "tree", err) < 0) {
+	if (io_remove_tree(folder, "work", err) < 0 || strip(folder, "tree", err) < 0 ||
+		mark_opaque(folder, tree, err) < 0) {
 		return error_wrap(err, "seal staging/%s", staging);
 	}
 	if (syncfs(tree) < 0) {

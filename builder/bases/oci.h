@@ -1,0 +1,40 @@
+/*
+ * `base: oci:…`: a container image as layers of hob, found by the digests of its blobs, so that
+ * images share them. A layer that does not stand by itself (hard links into lower layers, folders
+ * that it does not describe, a folder emptied at its root) is put into one with all below it.
+ */
+#ifndef HOB_BUILDER_BASES_OCI_H
+#define HOB_BUILDER_BASES_OCI_H
+
+#include "builder/bases/oci_image.h"
+#include "snapshots/store.h"
+
+struct environment;
+struct machine;
+struct range;
+
+#define OCI_BASE_LAYERS_MAX 12 /* those below are put into one, so that the chain stays short */
+
+struct oci_base {
+	struct layer layers[OCI_BASE_LAYERS_MAX]; /* the lowest first */
+	size_t layer_count;
+	size_t made; /* of them, now */
+	struct oci_image image;
+};
+
+/* ERROR_INVALID for a base without a digest: with file and line, and if the registry answers, the
+ * digest that it has now. local_fd: of a layout, opened by somebody who may; else -1. */
+MUSTCHECK int oci_base_check(
+	struct machine *machine, const struct environment *environment, struct error *err);
+/* Finds or makes its layers. ERROR_NOT_FOUND, ERROR_DENIED, ERROR_REMOTE, ERROR_UNSUPPORTED (made
+ * for another machine), ERROR_LIMIT over limits.disk, ERROR_CORRUPT, ERROR_INVALID (hostile). */
+MUSTCHECK int oci_base_prepare(struct machine *machine, const struct environment *environment,
+	int local_fd, struct range *range, struct oci_base *ret_base, struct error *err);
+
+/* A shallow copy of `from` in which what it leaves open is as the image says: variables that it
+ * does not set, and its user and workdir. oci_defaults_done frees what the copy owns. */
+void oci_defaults(
+	const struct oci_image *image, const struct environment *from, struct environment *ret_own);
+void oci_defaults_done(struct environment *own);
+
+#endif

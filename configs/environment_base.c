@@ -1,0 +1,216 @@
+/* `base` of an environment: a word, a reference "oci:…", or a mapping whose first key says which of
+ * the kinds it is. Every kind has keys of its own; one that belongs to another is refused. */
+#include "configs/environment_rows.h"
+
+#include "base/buffer.h"
+#include "base/path.h"
+#include "configs/oci_reference.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+static const char *const base_names[BASE_KINDS] = {
+	[BASE_HOST] = "host", [BASE_TAR] = "tar", [BASE_SCRATCH] = "scratch", [BASE_OCI] = "oci"};
+
+const char *base_kind_name(enum base_kind kind)
+{
+	assert(kind < BASE_KINDS);
+	return base_names[kind];
+}
+
+/* The keys of each mapping, the one that names the kind first. */
+static const struct {
+	enum base_kind kind;
+	const char *keys[5], *missing; /* `missing` is required besides the first */
+} forms[] = {
+	{BASE_TAR, {"tar", "sha256"}, "sha256"},
+	{BASE_OCI, {"oci", "user", "secret"}, NULL},
+};
+
+static const struct yaml_node *item_named(const struct yaml_node *node, const char *key)
+{
+	for (size_t i = 0; i < node->count; i++) {
+		if (streq(node->items[i].key, key)) {
+			return &node->items[i];
+		}
+	}
+	return NULL;
+}
+
+static bool form_has(size_t form, const char *key)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(forms[form].keys) && forms[form].keys[i] != NULL; i++) {
+		if (streq(forms[form].keys[i], key)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static int form_check(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, size_t form, struct error *err)
+{
+	const char *first = forms[form].keys[0], *missing = forms[form].missing;
+
+	for (size_t i = 0; i < node->count; i++) {
+		const struct yaml_node *item = &node->items[i];
+
+		if (!form_has(form, item->key)) {
+			return yaml_error(err, in->name, item, true,
+				"\"base.%s\" does not go with \"base.%s\"", item->key, first);
+		}
+	}
+	if (missing != NULL && item_named(node, missing) == NULL) {
+		yaml_error(err, in->name, node, false, "\"base.%s\" is missing", missing);
+		return error_hint(err, "what `sha256sum FILE` prints for the archive");
+	}
+	if (forms[form].kind == BASE_OCI &&
+		(item_named(node, "user") == NULL) != (item_named(node, "secret") == NULL)) {
+		return setting_refuse(
+			in, row, node, err, "needs both \"user\" and \"secret\", or neither");
+	}
+	return 0;
+}
+
+static int map_read(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, struct environment *environment, struct error *err)
+{
+	int status = settings_read_section(in, "base.", node, environment, err);
+
+	if (status < 0) {
+		return status;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
+		const struct yaml_node *first = item_named(node, forms[i].keys[0]);
+
+		if (first != NULL) {
+			environment->base = forms[i].kind;
+			environment->base_line = first->line;
+			return form_check(in, row, node, i, err);
+		}
+	}
+	return setting_refuse(in, row, node, err, "has neither \"tar\" nor \"oci\"");
+}
+
+/* "…@sha256:…", after "oci:". */
+static int oci_read(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, const char *text, struct environment *environment,
+	struct error *err)
+{
+	struct oci_reference reference;
+	const char *problem = NULL;
+
+	if (!oci_reference_parse(text, &reference, &problem)) {
+		setting_refuse(in, row, node, err, "%s", problem);
+		return error_hint(
+			err, "such as oci:debian@sha256:<64 hex digits>, or oci:./layout@sha256:…");
+	}
+	if (reference.path != NULL) {
+		char *path = path_resolve(in->folder, reference.path);
+
+		free(reference.path);
+		reference.path = path;
+	}
+	environment->base = BASE_OCI;
+	environment->base_line = node->line;
+	environment->base_location = oci_reference_name(&reference);
+	environment->base_sha256 = reference.digest[0] != '\0' ? xstrdup(reference.digest) : NULL;
+	oci_reference_done(&reference);
+	return 0;
+}
+
+int base_oci_read(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, void *target, struct error *err)
+{
+	char found[96];
+
+	if (node->kind != YAML_TEXT) {
+		yaml_describe(node, found, sizeof(found));
+		return setting_refuse(
+			in, row, node, err, "expects %s, not %s", row->expects, found);
+	}
+	return oci_read(in, row, node, node->text, target, err);
+}
+
+int base_read(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, void *target, struct error *err)
+{
+	struct environment *environment = target;
+	char found[96];
+
+	environment->base_line = node->line;
+	if (node->kind == YAML_MAP) {
+		return map_read(in, row, node, environment, err);
+	}
+	if (node->kind == YAML_TEXT && streq(node->text, "host")) {
+		environment->base = BASE_HOST;
+		return 0;
+	}
+	if (node->kind == YAML_TEXT && streq(node->text, "scratch")) {
+		environment->base = BASE_SCRATCH;
+		return 0;
+	}
+	if (node->kind == YAML_TEXT && str_starts(node->text, "oci:")) {
+		return oci_read(in, row, node, node->text + 4, environment, err);
+	}
+	yaml_describe(node, found, sizeof(found));
+	return setting_refuse(in, row, node, err, "expects %s, not %s", row->expects, found);
+}
+
+static void text_write(struct buffer *out, int indent, const char *key, const char *text)
+{
+	if (text != NULL) {
+		buffer_addf(out, "%*s%s: ", indent, "", key);
+		yaml_write_quoted(out, text);
+		buffer_add_str(out, "\n");
+	}
+}
+
+void base_write(const struct setting *row, const void *target, int indent, struct buffer *out)
+{
+	const struct environment *environment = target;
+	const char *sha256 = environment->base_sha256;
+	CLEANUP(free_p) char *reference = NULL;
+
+	(void)row;
+	switch (environment->base) {
+	case BASE_TAR:
+		buffer_add_str(out, "\n");
+		text_write(out, indent + 2, "tar", environment->base_location);
+		text_write(out, indent + 2, "sha256", sha256);
+		break;
+	case BASE_OCI:
+		reference = xasprintf("%s%s%s", environment->base_location,
+			sha256 != NULL ? "@sha256:" : "", sha256 != NULL ? sha256 : "");
+		buffer_add_str(out, "\n");
+		text_write(out, indent + 2, "oci", reference);
+		text_write(out, indent + 2, "user", environment->base_user);
+		text_write(out, indent + 2, "secret", environment->base_secret);
+		break;
+	case BASE_HOST:
+	case BASE_SCRATCH:
+	case BASE_KINDS:
+	default:
+		buffer_addf(out, " %s\n", base_kind_name(environment->base));
+		break;
+	}
+}
+
+int environment_check_pinned(const struct environment *environment, struct error *err)
+{
+	const char *name = environment->base_location;
+
+	if (environment->base != BASE_OCI || environment->base_sha256 != NULL) {
+		return 0;
+	}
+	error_set(err, ERROR_INVALID,
+		"%s:%d: \"base\" has no digest: oci:%s may be another image tomorrow",
+		environment->file, environment->base_line, name);
+	if (name[0] == '/') {
+		return error_hint(err, "its index.json names them; write oci:%s@sha256:…", name);
+	}
+	return error_hint(err,
+		"`skopeo inspect --format '{{.Digest}}' docker://%s` says it; write "
+		"oci:%s@sha256:…",
+		name, name);
+}
