@@ -254,7 +254,7 @@ static const struct mistake mistakes[] = {
 	{"name: a\nlimits: {cpus: 0.0001}\n", "expects a number of CPUs"},
 	{"name: a\nbuild: {network: hots}\n", "\"build.network\" expects one of none, host, not "
 					      "\"hots\"; did you mean \"host\"?"},
-	{"name: a\nbase: debian\n", "\"base\" expects host, scratch or {tar"},
+	{"name: a\nbase: debian\n", "\"base\" expects host, scratch, oci:NAME"},
 	/* ranges */
 	{"name: a\npool: {min: 10001}\n", "\"pool.min\" is 10001; allowed is 0 to 10000"},
 	{"name: a\npool:\n  min: 5\n  max: 4\n", "webapp.yaml:3:3: \"pool.min\" (5) is more than"},
