@@ -50,7 +50,7 @@ def same(machine, kit, layout, base, tag="latest"):
     done = machine.build("app")
     machine.start()
     wanted = unpacked(kit, layout, tag)
-    assert len(wanted) > 3
+    assert len(wanted) >= 3
     assert listing(machine, "app") == wanted
     return done.stdout
 
@@ -151,16 +151,19 @@ def test_image_of_a_registry(machine, kit, image):
     assert "1 layers" in said or "2 layers" in said, said
 
 
-def test_docker_manifest_and_zstd_layers(machine, kit, image):
+def test_docker_manifest(machine, kit, image):
     digest = kit.push(image, "latest", "docker:1", "--format", "v2s2")
     same(machine, kit, image, f"oci:{kit.host}/docker:1@{digest}")
-    packed = kit.push(image, "latest", "packed:1", "--dest-compress-format", "zstd", "--format", "oci")
-    assert b"+zstd" in kit.manifest("packed", packed)
-    machine.environment("app", base=f"oci:{kit.host}/packed@{packed}", workdir="/")
-    assert "as before" not in machine.build("app").stdout
-    machine.kill()
-    machine.start()
-    assert listing(machine, "app") == unpacked(kit, image)
+
+
+def test_zstd_layers(machine, kit, tmp_path):
+    layout = oci_kit.Layout(f"{tmp_path}/image")
+    layout.image(lister_layer(kit, entry("zstd", b"zstd" * 1000)), packed=False)
+    layout.entries[-1]["annotations"] = {"org.opencontainers.image.ref.name": "latest"}
+    layout.write_index()
+    digest = kit.push(layout.path, "latest", "packed:1", "--dest-compress-format", "zstd", "--format", "oci")
+    assert b"+zstd" in kit.manifest("packed", digest)
+    same(machine, kit, layout.path, f"oci:{kit.host}/packed@{digest}")
 
 
 def test_what_the_config_says(machine, kit, tmp_path):

@@ -148,9 +148,9 @@ def compile_lister(folder):
 
 # ---- layers and layouts by hand ----
 
-def entry(name, data=None, mode=0o644, kind=None, target="", uid=0, gid=0, xattrs=None, mtime=1600000000):
+def entry(name, data=None, mode=None, kind=None, target="", uid=0, gid=0, xattrs=None, mtime=1600000000):
     made = tarfile.TarInfo(name)
-    made.mode, made.uid, made.gid, made.mtime = mode, uid, gid, mtime
+    made.mode, made.uid, made.gid, made.mtime = mode or (0o755 if data is None else 0o644), uid, gid, mtime
     made.type = kind or (tarfile.REGTYPE if data is not None else tarfile.DIRTYPE)
     made.linkname, made.size = target, len(data or b"")
     made.pax_headers = {f"SCHILY.xattr.{key}": value for key, value in (xattrs or {}).items()}
