@@ -93,18 +93,22 @@ bool digest_is_valid(const char *text)
 	return strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64;
 }
 
+void digest_sha1(const void *data, size_t length, unsigned char *bytes)
+{
+	if (EVP_Digest(data, length, bytes, NULL, EVP_sha1(), NULL) != 1) {
+		abort();
+	}
+}
+
 void digest_websocket_accept(const char *key, char *text)
 {
 	static const char suffix[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 	CLEANUP(free_p) char *joined = xasprintf("%s%s", key, suffix);
 	CLEANUP(free_p) char *encoded = NULL;
-	unsigned char raw[EVP_MAX_MD_SIZE];
-	unsigned length = 0;
+	unsigned char raw[SHA1_SIZE];
 
-	if (EVP_Digest(joined, strlen(joined), raw, &length, EVP_sha1(), NULL) != 1) {
-		abort();
-	}
-	encoded = base64_encode(raw, length);
+	digest_sha1(joined, strlen(joined), raw);
+	encoded = base64_encode(raw, sizeof(raw));
 	assert(strlen(encoded) < WEBSOCKET_ACCEPT_SIZE);
 	memcpy(text, encoded, strlen(encoded) + 1);
 }

@@ -1,5 +1,5 @@
-/* SHA-256 by libcrypto, for what crosses machines: downloads, archives, fingerprints. And the one
- * SHA-1 that hob needs, of the WebSocket handshake. */
+/* SHA-256 by libcrypto, for what crosses machines: downloads, archives, fingerprints. And SHA-1
+ * where a format of others has it: git's index, the WebSocket handshake. */
 #ifndef HOB_BASE_DIGEST_H
 #define HOB_BASE_DIGEST_H
 
@@ -25,6 +25,9 @@ void digest_of(const void *data, size_t length, char *text);
 MUSTCHECK int digest_of_fd(int fd, char *text, struct error *err);
 /* 64 lower-case hex digits? */
 bool digest_is_valid(const char *text);
+
+#define SHA1_SIZE 20
+void digest_sha1(const void *data, size_t length, unsigned char *bytes);
 
 #define WEBSOCKET_ACCEPT_SIZE 29
 /* What a WebSocket server answers to Sec-WebSocket-Key (RFC 6455), into

@@ -57,13 +57,14 @@ static void send_message(struct child *child, const struct message *message)
 void child_progress(
 	struct child *child, const char *unit, uint64_t done, uint64_t total, uint64_t bytes)
 {
-	struct message message = {.type = MESSAGE_PROGRESS};
+	struct message message;
 	int64_t now = clock_mono_ms();
 
 	if (child == NULL || now - child->told_ms < PROGRESS_EVERY_MS) {
 		return;
 	}
 	child->told_ms = now;
+	message = (struct message){.type = MESSAGE_PROGRESS};
 	snprintf(message.progress.unit, sizeof(message.progress.unit), "%s", unit);
 	message.progress.done = done;
 	message.progress.total = total;

@@ -1,8 +1,9 @@
 /*
  * A commit as an ordinary workspace, in a child process. Its packs are links to the mirror's, so it
- * stays whole when the mirror goes. A file that the image
- * before had too keeps its time there, others have the commit's, and the index says the same, so
- * that the first `git status` inside a sandbox compares times and sizes and reads no content.
+ * stays whole when the mirror goes. A file that the image before had too keeps its time there,
+ * others have the commit's, and the index says the same, so that the first `git status` inside a
+ * sandbox compares times and sizes and reads no content. The list of files comes from one walk of
+ * the tree; two processes write them.
  */
 #include "builder/git/git_internal.h"
 
@@ -11,11 +12,35 @@
 #include "builder/child.h"
 
 #include <fcntl.h>
-#include <stdio.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #define SUBMODULE_LINES_MAX 8
+#define PATHS_BYTES_MAX (512 * 1024 * 1024)
+/* Files that a process takes at a time, and from how many on a second one is worth its start. */
+#define PORTION 256
+#define HELP_FROM 2000
+
+struct file {
+	size_t path; /* in checkout.paths */
+	git_oid id;
+	uint32_t mode;
+};
+
+/* What the writing processes share. */
+struct together {
+	_Atomic size_t next; /* file that nobody has taken */
+	_Atomic size_t done;
+	_Atomic uint64_t lfs;
+	atomic_bool failed;
+	struct error error; /* the helper's */
+	uint32_t sizes[]; /* of the files as written */
+};
 
 struct checkout {
 	const struct git_checkout_task *task;
@@ -24,104 +49,229 @@ struct checkout {
 	git_oid commit;
 	struct git_times times;
 	int64_t commit_s; /* its time */
-	int64_t newest_ms; /* of all files */
+	struct file *files; /* sorted by path */
+	size_t file_count, file_room;
+	struct buffer paths;
+	bool attributes; /* there are .gitattributes */
+	struct together *together;
+	size_t together_bytes;
 };
 
-static void on_checkout(const char *path, size_t done, size_t total, void *payload)
+static void checkout_done(struct checkout *checkout)
 {
-	(void)path;
-	child_progress(payload, "files", done, total, 0);
+	if (checkout->together != NULL) {
+		munmap(checkout->together, checkout->together_bytes);
+	}
+	git_times_done(&checkout->times);
+	buffer_done(&checkout->paths);
+	free(checkout->files);
 }
 
-static int write_files(git_repository *repository, struct checkout *checkout, struct error *err)
+static const char *path_of(const struct checkout *checkout, const struct file *file)
+{
+	return checkout->paths.data + file->path;
+}
+
+/* ---- what there is to write ---- */
+
+static int list_file(
+	void *context, const char *path, const git_tree_entry *entry, struct error *err)
+{
+	struct checkout *checkout = context;
+	struct file *file =
+		array_add(&checkout->files, &checkout->file_count, &checkout->file_room);
+
+	file->path = checkout->paths.length;
+	file->id = *git_tree_entry_id(entry);
+	file->mode = git_tree_entry_filemode(entry);
+	if (file->mode == GIT_FILEMODE_COMMIT &&
+		++checkout->counts->submodules <= SUBMODULE_LINES_MAX) {
+		child_line(
+			checkout->child, "submodule %s is not fetched; its folder is empty", path);
+	}
+	checkout->attributes =
+		checkout->attributes || streq(git_tree_entry_name(entry), ".gitattributes");
+	return buffer_add(&checkout->paths, path, strlen(path) + 1)
+		       ? 0
+		       : error_set(err, ERROR_LIMIT, "the commit's paths come to more than %d MiB",
+				 PATHS_BYTES_MAX >> 20);
+}
+
+static int compare_files(const void *a, const void *b, void *paths)
+{
+	return strcmp((const char *)paths + ((const struct file *)a)->path,
+		(const char *)paths + ((const struct file *)b)->path);
+}
+
+/* Trees are sorted as the index is, unless somebody made them by hand. */
+static void sort_files(struct checkout *checkout)
+{
+	for (size_t i = 1; i < checkout->file_count; i++) {
+		if (compare_files(checkout->files + i - 1, checkout->files + i,
+			    checkout->paths.data) > 0) {
+			qsort_r(checkout->files, checkout->file_count, sizeof(*checkout->files),
+				compare_files, checkout->paths.data);
+			return;
+		}
+	}
+}
+
+static int list_files(git_repository *repository, struct checkout *checkout, struct error *err)
 {
 	CLEANUP(git_tree_p) git_tree *tree = NULL;
-	git_checkout_options options;
-	bool attributes = true;
 	int status = git_tree_of(repository, checkout->task->found->commit, &checkout->commit,
 		&checkout->commit_s, &tree, err);
-	int code;
+	void *shared;
 
+	buffer_init(&checkout->paths, PATHS_BYTES_MAX);
 	if (status == 0) {
-		status = git_tree_inspect(repository, checkout->child, tree, &attributes, err);
+		status =
+			git_files_walk(repository, checkout->child, tree, list_file, checkout, err);
 	}
 	if (status < 0) {
 		return status;
 	}
-	git_checkout_options_init(&options, GIT_CHECKOUT_OPTIONS_VERSION);
-	options.checkout_strategy = GIT_CHECKOUT_FORCE | GIT_CHECKOUT_DONT_WRITE_INDEX;
-	/* Without attributes no file is changed on its way out, and libgit2 need not ask for each
-	 * of them, which takes it two realpath()s a file. */
-	options.disable_filters = !attributes;
-	options.progress_cb = on_checkout;
-	options.progress_payload = checkout->child;
-	code = git_checkout_tree(repository, (const git_object *)tree, &options);
-	return code < 0 ? git_error_take(err, code, "write the files of %.12s",
-				  checkout->task->found->commit)
-			: 0;
+	sort_files(checkout);
+	checkout->counts->files = checkout->file_count;
+	checkout->together_bytes =
+		sizeof(*checkout->together) + checkout->file_count * sizeof(uint32_t);
+	shared = mmap(NULL, checkout->together_bytes, PROT_READ | PROT_WRITE,
+		MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED) {
+		return error_sys(err, errno, "share memory for %zu files", checkout->file_count);
+	}
+	checkout->together = shared;
+	return 0;
 }
 
-static void count_entry(struct checkout *checkout, const git_index_entry *entry)
-{
-	struct git_checked_out *counts = checkout->counts;
+/* ---- writing ---- */
 
-	counts->files++;
-	if (entry->mode == GIT_FILEMODE_COMMIT) {
-		if (++counts->submodules <= SUBMODULE_LINES_MAX) {
-			child_line(checkout->child,
-				"submodule %s is not fetched; its folder is empty", entry->path);
+static git_index_entry entry_of(const struct checkout *checkout, const struct file *file)
+{
+	return (git_index_entry){
+		.path = path_of(checkout, file), .id = file->id, .mode = file->mode};
+}
+
+static int64_t time_of(const struct checkout *checkout, const struct file *file)
+{
+	return git_time_of(&checkout->times, path_of(checkout, file), &file->id, file->mode);
+}
+
+static int write_portion(struct checkout *checkout, struct git_writer *writer, size_t from,
+	size_t to, struct error *err)
+{
+	for (size_t i = from; i < to; i++) {
+		const struct file *file = checkout->files + i;
+		git_index_entry entry = entry_of(checkout, file);
+		int status = git_writer_put(writer, &entry, time_of(checkout, file), err);
+
+		if (status < 0) {
+			return status;
 		}
-	} else if (S_ISREG(entry->mode) && git_is_lfs_pointer(entry)) {
-		counts->lfs++;
-	}
-}
-
-/* Gives file and index entry their time. */
-static int set_time(struct checkout *checkout, git_index *index, size_t position, struct error *err)
-{
-	git_index_entry entry = *git_index_get_byindex(index, position);
-	int64_t time = git_time_of(&checkout->times, entry.path, &entry.id, entry.mode);
-	struct timespec times[2];
-
-	checkout->newest_ms = time > checkout->newest_ms ? time : checkout->newest_ms;
-	count_entry(checkout, &entry);
-	if (entry.mode == GIT_FILEMODE_COMMIT) {
-		return 0;
-	}
-	git_time_set(&entry, times, time);
-	if (utimensat(AT_FDCWD, entry.path, times, AT_SYMLINK_NOFOLLOW) < 0) {
-		return error_sys(err, errno, "set the time of %s", entry.path);
-	}
-	entry.dev = entry.ino = entry.uid = entry.gid = 0;
-	if (git_index_add(index, &entry) < 0) {
-		return git_error_take(err, GIT_ERROR, "write the index entry of %s", entry.path);
+		checkout->together->sizes[i] = entry.file_size;
 	}
 	return 0;
 }
 
-static int write_index(git_repository *repository, struct checkout *checkout, struct error *err)
+/* Portion by portion until all are taken or somebody has failed. */
+static int write_portions(git_repository *repository, struct checkout *checkout, struct error *err)
 {
-	CLEANUP(git_index_p) git_index *index = NULL;
-	size_t count;
-	int status = 0;
+	struct together *together = checkout->together;
+	CLEANUP(git_writer_done)
+	struct git_writer writer = {.repository = repository,
+		.commit = checkout->commit,
+		.plain = !checkout->attributes,
+		.root_fd = io_open(AT_FDCWD, ".", O_RDONLY | O_DIRECTORY, 0, err),
+		.folder_fd = -1};
+	int status = writer.root_fd < 0 ? writer.root_fd : 0;
 
-	status = git_times_open(checkout->task, checkout->commit_s, &checkout->times, err);
+	while (status == 0 && !atomic_load(&together->failed)) {
+		size_t from = atomic_fetch_add(&together->next, PORTION);
+		size_t to = from + PORTION < checkout->file_count ? from + PORTION
+								  : checkout->file_count;
+
+		if (from >= checkout->file_count) {
+			break;
+		}
+		status = write_portion(checkout, &writer, from, to, err);
+		atomic_fetch_add(&together->done, to - from);
+		child_progress(checkout->child, "files", atomic_load(&together->done),
+			checkout->file_count, 0);
+	}
+	atomic_fetch_add(&together->lfs, writer.lfs);
 	if (status < 0) {
+		atomic_store(&together->failed, true);
+	}
+	return status;
+}
+
+/* -1: none, which is no failure. It ends with its parent. */
+static pid_t start_helper(git_repository *repository, struct checkout *checkout)
+{
+	pid_t parent = getpid();
+	pid_t helper =
+		checkout->file_count < HELP_FROM || sysconf(_SC_NPROCESSORS_ONLN) < 2 ? -1 : fork();
+
+	if (helper == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent) {
+			_exit(1);
+		}
+		_exit(write_portions(repository, checkout, &checkout->together->error) < 0 ? 1 : 0);
+	}
+	return helper;
+}
+
+static int end_helper(struct checkout *checkout, pid_t helper, int status, struct error *err)
+{
+	int ending = 0;
+
+	while (waitpid(helper, &ending, 0) < 0 && errno == EINTR) {
+		continue;
+	}
+	if (status < 0 || (WIFEXITED(ending) && WEXITSTATUS(ending) == 0)) {
 		return status;
 	}
-	checkout->newest_ms = checkout->times.fallback_ms;
-	if (git_repository_index(&index, repository) < 0) {
-		return git_error_take(err, GIT_ERROR, "open the index");
+	if (WIFEXITED(ending) && checkout->together->error.kind != ERROR_NONE) {
+		error_copy(err, &checkout->together->error);
+		return -(int)err->kind;
 	}
-	count = git_index_entrycount(index);
-	for (size_t i = 0; status == 0 && i < count; i++) {
-		status = set_time(checkout, index, i, err);
-		child_progress(checkout->child, "files", i, count, 0);
+	return error_set(err, ERROR_INTERNAL, "the second process of the checkout was killed");
+}
+
+static int write_files(git_repository *repository, struct checkout *checkout, struct error *err)
+{
+	pid_t helper = start_helper(repository, checkout);
+	int status = write_portions(repository, checkout, err);
+
+	if (helper > 0) {
+		status = end_helper(checkout, helper, status, err);
 	}
-	if (status == 0 && git_index_write(index) < 0) {
-		return git_error_take(err, GIT_ERROR, "write the index");
+	checkout->counts->lfs = atomic_load(&checkout->together->lfs);
+	return status;
+}
+
+static int write_index(struct checkout *checkout, struct error *err)
+{
+	CLEANUP(git_index_out_done) struct git_index_out out;
+	int64_t newest_ms = checkout->times.fallback_ms;
+	int status;
+
+	git_index_out_init(&out);
+	for (size_t i = 0; i < checkout->file_count; i++) {
+		const struct file *file = checkout->files + i;
+		git_index_entry entry = entry_of(checkout, file);
+		int64_t time = time_of(checkout, file);
+
+		newest_ms = time > newest_ms ? time : newest_ms;
+		if (file->mode != GIT_FILEMODE_COMMIT) {
+			entry.file_size = checkout->together->sizes[i];
+			git_time_set(&entry, time);
+		}
+		git_index_out_add(&out, &entry);
 	}
-	return status < 0 ? status : git_age_index(checkout->newest_ms, err);
+	status = git_index_out_write(&out, err);
+	return status < 0 ? status : git_age_index(newest_ms, err);
 }
 
 static int init_workspace(
@@ -155,30 +305,37 @@ static int init_workspace(
 	if (status < 0) {
 		return status;
 	}
-	code = git_repository_open_ext(ret_repository, ".", GIT_REPOSITORY_OPEN_NO_SEARCH, NULL);
+	/* Bare, so that attributes are the commit's and not those of files half written. */
+	code = git_repository_open_ext(ret_repository, ".git",
+		GIT_REPOSITORY_OPEN_NO_SEARCH | GIT_REPOSITORY_OPEN_BARE, NULL);
 	return code < 0 ? git_error_take(err, code, "open the workspace") : 0;
 }
 
 int git_checkout_child(struct child *child, void *context, void *ret_counts, struct error *err)
 {
 	CLEANUP(git_repository_p) git_repository *repository = NULL;
+	CLEANUP(checkout_done)
 	struct checkout checkout = {.task = context, .child = child, .counts = ret_counts};
 	int status = git_library_start(err);
 
 	if (status == 0) {
 		status = git_enter_workspace(checkout.task->tree_fd, checkout.task->path, err);
 	}
-	if (status < 0) {
-		return status;
+	if (status == 0) {
+		status = init_workspace(&repository, &checkout, err);
 	}
-	status = init_workspace(&repository, &checkout, err);
+	if (status == 0) {
+		status = list_files(repository, &checkout, err);
+	}
+	if (status == 0) {
+		status = git_times_open(checkout.task, checkout.commit_s, &checkout.times, err);
+	}
 	if (status == 0) {
 		status = write_files(repository, &checkout, err);
 	}
 	if (status == 0) {
-		status = write_index(repository, &checkout, err);
+		status = write_index(&checkout, err);
 	}
-	git_times_done(&checkout.times);
 	fault_point("checkout.written");
 	return status;
 }

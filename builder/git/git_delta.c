@@ -28,7 +28,12 @@ struct delta {
 	git_tree *full, *tree;
 	git_oid commit;
 	git_diff *diff;
-	git_index *index; /* the full checkout's, brought to the commit */
+	struct git_index_map index; /* the full checkout's */
+	struct change {
+		git_index_entry entry;
+		bool gone;
+	} * changes; /* of it */
+	size_t change_count;
 	struct git_times times;
 	int64_t newest_ms;
 	struct git_writer writer;
@@ -38,7 +43,8 @@ static void delta_done(struct delta *delta)
 {
 	git_writer_done(&delta->writer);
 	git_times_done(&delta->times);
-	git_index_free(delta->index);
+	git_index_map_done(&delta->index);
+	free(delta->changes);
 	git_diff_free(delta->diff);
 	git_tree_free(delta->full);
 	git_tree_free(delta->tree);
@@ -77,12 +83,15 @@ static int weigh(
 	return ++weight->files > weight->files_max || weight->attributes ? GIT_EUSER : 0;
 }
 
-static uint64_t index_bytes(git_index *index)
+static uint64_t index_bytes(const struct git_index_map *index)
 {
 	uint64_t bytes = 0;
 
-	for (size_t i = 0; i < git_index_entrycount(index); i++) {
-		bytes += git_index_get_byindex(index, i)->file_size;
+	for (size_t i = 0; i < index->count; i++) {
+		git_index_entry entry;
+
+		git_index_map_get(index, i, &entry);
+		bytes += entry.file_size;
 	}
 	return bytes;
 }
@@ -106,7 +115,7 @@ static uint64_t changed_bytes(struct delta *delta)
 
 static int compare(struct delta *delta, struct error *err)
 {
-	struct weight weight = {.files_max = git_index_entrycount(delta->index) / DELTA_SHARE};
+	struct weight weight = {.files_max = delta->index.count / DELTA_SHARE};
 	git_diff_options options;
 	int code;
 
@@ -125,7 +134,7 @@ static int compare(struct delta *delta, struct error *err)
 	if (code < 0) {
 		return git_error_take(err, code, "compare the commits");
 	}
-	if (changed_bytes(delta) > index_bytes(delta->index) / DELTA_SHARE) {
+	if (changed_bytes(delta) > index_bytes(&delta->index) / DELTA_SHARE) {
 		return ask_for_full(delta, "more than a quarter of the bytes changed");
 	}
 	return 0;
@@ -171,15 +180,13 @@ static bool hidden_at(struct delta *delta, const char *path, char **ret_path)
 static int take_away(struct delta *delta, const char *path, struct error *err)
 {
 	CLEANUP(free_p) char *at = NULL;
-	int status = git_path_check(path, err), code;
+	int status = git_path_check(path, err);
 
 	if (status < 0) {
 		return status;
 	}
-	code = git_index_remove(delta->index, path, 0);
-	if (code < 0 && code != GIT_ENOTFOUND) {
-		return git_error_take(err, code, "remove %s from the index", path);
-	}
+	delta->changes[delta->change_count++] =
+		(struct change){.entry = {.path = path}, .gone = true};
 	return hidden_at(delta, path, &at) ? git_writer_hide(&delta->writer, at, err) : 0;
 }
 
@@ -192,8 +199,6 @@ static void count_entry(struct delta *delta, const git_index_entry *entry)
 			child_line(delta->child, "submodule %s is not fetched; its folder is empty",
 				entry->path);
 		}
-	} else if (S_ISREG(entry->mode) && git_is_lfs_pointer(entry)) {
-		counts->lfs++;
 	}
 }
 
@@ -207,9 +212,7 @@ static int bring(struct delta *delta, const git_diff_file *file, struct error *e
 		return status;
 	}
 	delta->newest_ms = time > delta->newest_ms ? time : delta->newest_ms;
-	if (git_index_add(delta->index, &entry) < 0) {
-		return git_error_take(err, GIT_ERROR, "write the index entry of %s", file->path);
-	}
+	delta->changes[delta->change_count++].entry = entry;
 	count_entry(delta, &entry);
 	return 0;
 }
@@ -221,6 +224,7 @@ static int write_changes(struct delta *delta, struct error *err)
 	int status = 0;
 
 	delta->result->counts.files = count;
+	delta->changes = xcalloc(count + 1, sizeof(*delta->changes));
 	for (size_t i = 0; status == 0 && i < count; i++) {
 		const git_diff_delta *change = git_diff_get_delta(delta->diff, i);
 
@@ -236,36 +240,57 @@ static int write_changes(struct delta *delta, struct error *err)
 		}
 		child_progress(delta->child, "files", i, count, 0);
 	}
+	delta->result->counts.lfs = delta->writer.lfs;
 	return status;
 }
 
-/* The full checkout's index as .git/index, to be changed there. */
-static int copy_index(struct delta *delta, struct error *err)
+static int open_index(struct delta *delta, struct error *err)
 {
 	CLEANUP(close_p)
-	int from = io_open_beneath(delta->task->full_fd, ".git/index", O_RDONLY, 0, err);
-	CLEANUP(close_p) int to = -1;
-	ssize_t put;
+	int fd = io_open_beneath(delta->task->full_fd, ".git/index", O_RDONLY, 0, err);
 
-	if (from < 0) {
-		return from;
+	if (fd < 0) {
+		return fd;
 	}
-	if (io_mkdir_all(AT_FDCWD, ".git/objects/pack", 0755, err) < 0) {
-		return -(int)err->kind;
+	if (git_index_map_open(fd, &delta->index, err) < 0) {
+		return error_wrap(err, "read the full checkout's index");
 	}
-	to = io_open(AT_FDCWD, ".git/index", O_WRONLY | O_CREAT | O_EXCL, 0644, err);
-	if (to < 0) {
-		return to;
+	return io_mkdir_all(AT_FDCWD, ".git/objects/pack", 0755, err);
+}
+
+static int compare_changes(const void *a, const void *b)
+{
+	return strcmp(
+		((const struct change *)a)->entry.path, ((const struct change *)b)->entry.path);
+}
+
+/* The full checkout's index with the changes. */
+static int write_index(struct delta *delta, struct error *err)
+{
+	const struct change *change = delta->changes, *end = change + delta->change_count;
+	CLEANUP(git_index_out_done) struct git_index_out out;
+
+	qsort(delta->changes, delta->change_count, sizeof(*change), compare_changes);
+	git_index_out_init(&out);
+	for (size_t i = 0; i < delta->index.count || change < end;) {
+		git_index_entry before;
+		int order = 1;
+
+		if (i < delta->index.count) {
+			git_index_map_get(&delta->index, i, &before);
+			order = change < end ? strcmp(before.path, change->entry.path) : -1;
+		}
+		if (order < 0) {
+			git_index_out_copy(&out, &delta->index, i++);
+			continue;
+		}
+		i += order == 0 ? 1 : 0;
+		if (!change->gone) {
+			git_index_out_add(&out, &change->entry);
+		}
+		change++;
 	}
-	do {
-		put = copy_file_range(from, NULL, to, NULL, 1 << 30, 0);
-	} while (put > 0 || (put < 0 && errno == EINTR));
-	if (put < 0) {
-		return error_sys(err, errno, "copy the index");
-	}
-	return git_index_open(&delta->index, ".git/index") < 0
-		       ? git_error_take(err, GIT_ERROR, "read the full checkout's index")
-		       : 0;
+	return git_index_out_write(&out, err);
 }
 
 static uint64_t pack_bytes(int dir_fd, int beside_fd, struct error *err)
@@ -342,7 +367,7 @@ static int prepare(struct delta *delta, struct error *err)
 			delta->mirror, delta->task->full_commit, NULL, NULL, &delta->full, err);
 	}
 	if (status == 0) {
-		status = copy_index(delta, err);
+		status = open_index(delta, err);
 	}
 	if (status == 0) {
 		status = git_times_open(task, time, &delta->times, err);
@@ -377,8 +402,8 @@ static int write_delta(struct delta *delta, const char *mirror_path, struct erro
 	if (status == 0) {
 		status = git_write_refs(delta->mirror, delta->task->checkout.found, true, err);
 	}
-	if (status == 0 && git_index_write(delta->index) < 0) {
-		return git_error_take(err, GIT_ERROR, "write the index");
+	if (status == 0) {
+		status = write_index(delta, err);
 	}
 	return status < 0 ? status : git_age_index(delta->newest_ms, err);
 }

@@ -110,14 +110,41 @@ MUSTCHECK int git_write_config(
 /* delta: only what differs from a full checkout of the same ref. */
 MUSTCHECK int git_write_refs(
 	git_repository *mirror, const struct git_found *found, bool delta, struct error *err);
-bool git_is_lfs_pointer(const git_index_entry *entry);
 /* Dates the index so that no entry as new as `newest_ms` is in doubt. */
 MUSTCHECK int git_age_index(int64_t newest_ms, struct error *err);
+
+/* ---- git's index as a file (git_index_file.c) ---- */
+struct git_index_map {
+	const unsigned char *data;
+	size_t size, count;
+	uint32_t *offsets;
+};
+/* ERROR_CORRUPT: it is no index of version 2. fd may be closed afterwards. */
+MUSTCHECK int git_index_map_open(int fd, struct git_index_map *ret_map, struct error *err);
+void git_index_map_done(struct git_index_map *map);
+/* Path (the map's), id, mode, size and mtime. */
+void git_index_map_get(
+	const struct git_index_map *map, size_t position, git_index_entry *ret_entry);
+bool git_index_map_find(
+	const struct git_index_map *map, const char *path, git_index_entry *ret_entry);
+
+struct git_index_out {
+	struct buffer bytes;
+	uint32_t count;
+};
+void git_index_out_init(struct git_index_out *out);
+void git_index_out_done(struct git_index_out *out);
+/* In the order of their paths. */
+void git_index_out_add(struct git_index_out *out, const git_index_entry *entry);
+void git_index_out_copy(
+	struct git_index_out *out, const struct git_index_map *map, size_t position);
+/* As .git/index, which must not be there. */
+MUSTCHECK int git_index_out_write(struct git_index_out *out, struct error *err);
 
 /* When a file's content first stood at its path: what an index says, or else the
  * fallback. In milliseconds, as images are dated; git itself compares whole seconds. */
 struct git_times {
-	git_index *index;
+	struct git_index_map index;
 	int64_t fallback_ms;
 };
 struct git_checkout_task;
@@ -126,13 +153,15 @@ MUSTCHECK int git_times_open(const struct git_checkout_task *task, int64_t commi
 void git_times_done(struct git_times *times);
 int64_t git_time_of(
 	const struct git_times *times, const char *path, const git_oid *id, uint32_t mode);
-/* Into the index entry, and as utimensat takes it. */
-void git_time_set(git_index_entry *entry, struct timespec times[2], int64_t ms);
+/* Into the index entry. */
+void git_time_set(git_index_entry *entry, int64_t ms);
 
 /* ---- single entries of a tree, as `git checkout` writes them (git_writer.c) ---- */
 struct git_writer {
 	git_repository *repository;
 	git_oid commit; /* whose .gitattributes count */
+	bool plain; /* there are none */
+	uint64_t lfs; /* files written that are pointers of large ones */
 	int root_fd;
 	char *folder; /* the last one, and its descriptor */
 	int folder_fd;
@@ -200,10 +229,12 @@ MUSTCHECK int git_pick_child(
 	struct child *child, void *context, void *ret_files, struct error *err);
 struct git_checkout_task git_checkout_task_of(const struct git_source *source,
 	const struct git_found *found, const struct git_place *place);
-/* Counts the commit's entries against GIT_FILES_MAX, so that a tree that holds itself many times
- * over is refused before it is written, and tells whether there are .gitattributes. */
+/* Calls fn for each entry that is no folder, in the order of the tree. No more than GIT_FILES_MAX
+ * entries, so that a tree that holds itself many times over is refused. */
 #define GIT_FILES_MAX 4000000
-MUSTCHECK int git_tree_inspect(git_repository *repository, struct child *child,
-	const git_tree *tree, bool *ret_attributes, struct error *err);
+typedef int git_file_fn(
+	void *context, const char *path, const git_tree_entry *entry, struct error *err);
+MUSTCHECK int git_files_walk(git_repository *repository, struct child *child, const git_tree *tree,
+	git_file_fn *fn, void *context, struct error *err);
 
 #endif

@@ -45,14 +45,11 @@ int git_tree_of(git_repository *repository, const char *hex, git_oid *ret_id, in
 
 /* ---- every file of a tree ---- */
 
-typedef int file_fn(
-	void *context, const char *path, const git_tree_entry *entry, struct error *err);
-
 struct walk {
 	git_repository *repository;
 	struct child *child;
 	struct buffer path;
-	file_fn *fn;
+	git_file_fn *fn;
 	void *context;
 	uint64_t seen;
 };
@@ -93,8 +90,8 @@ static int walk_tree(struct walk *walk, const git_tree *tree, int depth, struct 
 	return 0;
 }
 
-static int walk_files(git_repository *repository, struct child *child, const git_tree *tree,
-	file_fn *fn, void *context, struct error *err)
+int git_files_walk(git_repository *repository, struct child *child, const git_tree *tree,
+	git_file_fn *fn, void *context, struct error *err)
 {
 	struct walk walk = {.repository = repository, .child = child, .fn = fn, .context = context};
 	int status;
@@ -102,27 +99,6 @@ static int walk_files(git_repository *repository, struct child *child, const git
 	buffer_init(&walk.path, 0);
 	status = walk_tree(&walk, tree, 0, err);
 	buffer_done(&walk.path);
-	return status;
-}
-
-static int count_file(
-	void *context, const char *path, const git_tree_entry *entry, struct error *err)
-{
-	bool *attributes = context;
-
-	(void)path;
-	(void)err;
-	*attributes = *attributes || streq(git_tree_entry_name(entry), ".gitattributes");
-	return 0;
-}
-
-int git_tree_inspect(git_repository *repository, struct child *child, const git_tree *tree,
-	bool *ret_attributes, struct error *err)
-{
-	bool attributes = false;
-	int status = walk_files(repository, child, tree, count_file, &attributes, err);
-
-	*ret_attributes = attributes;
 	return status;
 }
 
@@ -138,14 +114,17 @@ static int add_input(
 	void *context, const char *path, const git_tree_entry *entry, struct error *err)
 {
 	struct inputs *inputs = context;
-	char line[GIT_OID_HEXSZ + 16];
+	char line[GIT_OID_HEXSZ + 16] = "";
 	char hex[GIT_OID_HEXSZ + 1];
 
 	(void)err;
-	git_oid_tostr(hex, sizeof(hex), git_tree_entry_id(entry));
-	snprintf(line, sizeof(line), "%o %s", (unsigned)git_tree_entry_filemode(entry), hex);
 	for (size_t i = 0; i < inputs->task->count; i++) {
 		if (glob_list_match(inputs->task->lists[i], path)) {
+			if (line[0] == '\0') {
+				git_oid_tostr(hex, sizeof(hex), git_tree_entry_id(entry));
+				snprintf(line, sizeof(line), "%o %s",
+					(unsigned)git_tree_entry_filemode(entry), hex);
+			}
 			digest_add_str(inputs->digests[i], path);
 			digest_add_str(inputs->digests[i], line);
 			inputs->result->files[i]++;
@@ -174,7 +153,7 @@ int git_inputs_child(struct child *child, void *context, void *ret_inputs, struc
 	for (size_t i = 0; i < inputs.task->count; i++) {
 		inputs.digests[i] = digest_new();
 	}
-	status = walk_files(mirror.repository, child, tree, add_input, &inputs, err);
+	status = git_files_walk(mirror.repository, child, tree, add_input, &inputs, err);
 	for (size_t i = 0; i < inputs.task->count; i++) {
 		digest_end(inputs.digests[i], inputs.result->digests[i]);
 		digest_free(inputs.digests[i]);
@@ -291,7 +270,7 @@ static int pick(
 	if (picking->writer.root_fd < 0) {
 		return picking->writer.root_fd;
 	}
-	return walk_files(mirror, child, tree, pick_file, picking, err);
+	return git_files_walk(mirror, child, tree, pick_file, picking, err);
 }
 
 int git_pick_child(struct child *child, void *context, void *ret_files, struct error *err)

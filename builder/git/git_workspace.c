@@ -12,10 +12,6 @@
 #include <sys/stat.h>
 #include <time.h>
 
-/* Size of a large-file pointer: three short lines. */
-#define LFS_SIZE_MIN 100
-#define LFS_SIZE_MAX 300
-
 static int copy_pack(int from_dir, int to_dir, const char *name, struct error *err)
 {
 	CLEANUP(close_p) int from = io_open(from_dir, name, O_RDONLY | O_NOFOLLOW, 0, err);
@@ -166,20 +162,6 @@ int git_write_refs(
 	return write_text(".git/HEAD", &head, err);
 }
 
-bool git_is_lfs_pointer(const git_index_entry *entry)
-{
-	static const char start[] = "version https://git-lfs.github.com/spec/";
-	char text[sizeof(start)] = "";
-	CLEANUP(close_p) int fd = -1;
-
-	if (entry->file_size < LFS_SIZE_MIN || entry->file_size > LFS_SIZE_MAX) {
-		return false;
-	}
-	fd = open(entry->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	return fd >= 0 && read(fd, text, sizeof(start) - 1) == (ssize_t)sizeof(start) - 1 &&
-	       streq(text, start);
-}
-
 /* git reads a file again whose time is not before the index's own: one of this very second. */
 int git_age_index(int64_t newest_ms, struct error *err)
 {
@@ -215,40 +197,36 @@ int git_enter_workspace(int tree_fd, const char *path, struct error *err)
 int git_times_open(const struct git_checkout_task *task, int64_t commit_s,
 	struct git_times *ret_times, struct error *err)
 {
-	CLEANUP(free_p) char *path = xasprintf("/proc/self/fd/%d", task->previous_fd);
-
 	/* What an index can hold. */
 	ret_times->fallback_ms = commit_s <= 0 || commit_s > INT32_MAX ? 1000 : commit_s * 1000;
 	if (ret_times->fallback_ms <= task->after_ms) {
 		ret_times->fallback_ms = task->after_ms + 1;
 	}
-	if (task->previous_fd >= 0 && git_index_open(&ret_times->index, path) < 0) {
-		return git_error_take(err, GIT_ERROR, "read the index of the image before");
+	if (task->previous_fd >= 0 &&
+		git_index_map_open(task->previous_fd, &ret_times->index, err) < 0) {
+		return error_wrap(err, "read the index of the image before");
 	}
 	return 0;
 }
 
 void git_times_done(struct git_times *times)
 {
-	git_index_free(times->index);
-	times->index = NULL;
+	git_index_map_done(&times->index);
 }
 
 int64_t git_time_of(
 	const struct git_times *times, const char *path, const git_oid *id, uint32_t mode)
 {
-	const git_index_entry *before =
-		times->index != NULL ? git_index_get_bypath(times->index, path, 0) : NULL;
+	git_index_entry before;
 
-	return before != NULL && before->mode == mode && git_oid_equal(&before->id, id)
-		       ? before->mtime.seconds * INT64_C(1000) + before->mtime.nanoseconds / 1000000
+	return git_index_map_find(&times->index, path, &before) && before.mode == mode &&
+			       git_oid_equal(&before.id, id)
+		       ? before.mtime.seconds * INT64_C(1000) + before.mtime.nanoseconds / 1000000
 		       : times->fallback_ms;
 }
 
-void git_time_set(git_index_entry *entry, struct timespec times[2], int64_t ms)
+void git_time_set(git_index_entry *entry, int64_t ms)
 {
-	times[0] = times[1] =
-		(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
 	entry->mtime.seconds = (int32_t)(ms / 1000);
 	entry->mtime.nanoseconds = (uint32_t)(ms % 1000 * 1000000);
 	entry->ctime = entry->mtime;

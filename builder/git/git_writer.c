@@ -16,6 +16,10 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+/* Size of a large-file pointer: three short lines. */
+#define LFS_SIZE_MIN 100
+#define LFS_SIZE_MAX 300
+
 void git_writer_done(struct git_writer *writer)
 {
 	fd_done(&writer->root_fd);
@@ -111,9 +115,19 @@ static int open_folder(
 	return 0;
 }
 
+static bool is_lfs_pointer(const void *data, size_t size)
+{
+	static const char start[] = "version https://git-lfs.github.com/spec/";
+
+	return size >= LFS_SIZE_MIN && size <= LFS_SIZE_MAX &&
+	       memcmp(data, start, sizeof(start) - 1) == 0;
+}
+
 static int write_file(struct git_writer *writer, const char *name, git_index_entry *entry,
 	const void *data, size_t size, struct error *err)
 {
+	struct timespec times[2] = {
+		{.tv_sec = entry->mtime.seconds, .tv_nsec = entry->mtime.nanoseconds}};
 	mode_t mode = entry->mode == GIT_FILEMODE_BLOB_EXECUTABLE ? 0755 : 0644;
 	CLEANUP(close_p)
 	int fd = io_open(
@@ -123,7 +137,13 @@ static int write_file(struct git_writer *writer, const char *name, git_index_ent
 		return fd;
 	}
 	entry->file_size = (uint32_t)size;
-	return io_write_full(fd, data, size, err);
+	writer->lfs += is_lfs_pointer(data, size) ? 1 : 0;
+	if (io_write_full(fd, data, size, err) < 0) {
+		return error_wrap(err, "%s", entry->path);
+	}
+	times[1] = times[0];
+	return futimens(fd, times) < 0 ? error_sys(err, errno, "set the time of %s", entry->path)
+				       : 0;
 }
 
 static int put_file(struct git_writer *writer, const char *name, git_blob *blob,
@@ -134,6 +154,10 @@ static int put_file(struct git_writer *writer, const char *name, git_blob *blob,
 	git_buf changed = {0};
 	int code, status;
 
+	if (writer->plain) {
+		return write_file(writer, name, entry, git_blob_rawcontent(blob),
+			(size_t)git_blob_rawsize(blob), err);
+	}
 	options.flags = GIT_FILTER_ATTRIBUTES_FROM_COMMIT | GIT_FILTER_NO_SYSTEM_ATTRIBUTES;
 	options.attr_commit_id = writer->commit;
 	code = git_filter_list_load_ext(
@@ -157,6 +181,8 @@ static int put_link(struct git_writer *writer, const char *name, git_blob *blob,
 {
 	size_t size = (size_t)git_blob_rawsize(blob);
 	CLEANUP(free_p) char *target = NULL;
+	struct timespec times[2] = {
+		{.tv_sec = entry->mtime.seconds, .tv_nsec = entry->mtime.nanoseconds}};
 
 	if (size == 0 || size >= PATH_MAX) {
 		return error_set(err, ERROR_INVALID, "the link %s has a target of %zu bytes",
@@ -164,8 +190,12 @@ static int put_link(struct git_writer *writer, const char *name, git_blob *blob,
 	}
 	target = xstrndup(git_blob_rawcontent(blob), size);
 	entry->file_size = (uint32_t)strlen(target);
-	return symlinkat(target, writer->folder_fd, name) < 0
-		       ? error_sys(err, errno, "make the link %s", entry->path)
+	times[1] = times[0];
+	if (symlinkat(target, writer->folder_fd, name) < 0) {
+		return error_sys(err, errno, "make the link %s", entry->path);
+	}
+	return utimensat(writer->folder_fd, name, times, AT_SYMLINK_NOFOLLOW) < 0
+		       ? error_sys(err, errno, "set the time of %s", entry->path)
 		       : 0;
 }
 
@@ -187,7 +217,6 @@ static int put_blob(
 int git_writer_put(
 	struct git_writer *writer, git_index_entry *entry, int64_t time_ms, struct error *err)
 {
-	struct timespec times[2];
 	const char *name = NULL;
 	int status = git_path_check(entry->path, err);
 
@@ -202,15 +231,8 @@ int git_writer_put(
 			       ? error_sys(err, errno, "make the folder %s", entry->path)
 			       : 0;
 	}
-	status = put_blob(writer, name, entry, err);
-	if (status < 0) {
-		return status;
-	}
-	git_time_set(entry, times, time_ms);
-	if (utimensat(writer->folder_fd, name, times, AT_SYMLINK_NOFOLLOW) < 0) {
-		return error_sys(err, errno, "set the time of %s", entry->path);
-	}
-	return 0;
+	git_time_set(entry, time_ms);
+	return put_blob(writer, name, entry, err);
 }
 
 int git_writer_hide(struct git_writer *writer, const char *path, struct error *err)
