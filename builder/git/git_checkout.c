@@ -3,7 +3,8 @@
  * stays whole when the mirror goes. A file that the image before had too keeps its time there,
  * others have the commit's, and the index says the same, so that the first `git status` inside a
  * sandbox compares times and sizes and reads no content. The list of files comes from one walk of
- * the tree; two processes write them.
+ * the tree; two processes write them, in the order of the packs where that costs no folder's being
+ * opened again.
  */
 #include "builder/git/git_internal.h"
 
@@ -51,6 +52,10 @@ struct checkout {
 	int64_t commit_s; /* its time */
 	struct file *files; /* sorted by path */
 	size_t file_count, file_room;
+	struct turn {
+		uint64_t at; /* git_pack_order_of */
+		size_t file;
+	} * turns; /* in which order they are written; NULL: by path */
 	struct buffer paths;
 	bool attributes; /* there are .gitattributes */
 	struct together *together;
@@ -64,6 +69,7 @@ static void checkout_done(struct checkout *checkout)
 	}
 	git_times_done(&checkout->times);
 	buffer_done(&checkout->paths);
+	free(checkout->turns);
 	free(checkout->files);
 }
 
@@ -116,6 +122,50 @@ static void sort_files(struct checkout *checkout)
 	}
 }
 
+/* How often the folder changes from file to file; at least the number of folders. */
+static size_t count_folders(const struct checkout *checkout)
+{
+	const char *last = "";
+	size_t last_length = SIZE_MAX, count = 0;
+
+	for (size_t i = 0; i < checkout->file_count; i++) {
+		const char *path = path_of(checkout, checkout->files + i);
+		const char *slash = strrchr(path, '/');
+		size_t length = slash != NULL ? (size_t)(slash - path) : 0;
+
+		count += length != last_length || memcmp(path, last, length) != 0 ? 1 : 0;
+		last = path;
+		last_length = length;
+	}
+	return count;
+}
+
+static int compare_turns(const void *a, const void *b)
+{
+	const struct turn *one = a, *two = b;
+
+	return one->at != two->at ? (one->at < two->at ? -1 : 1)
+				  : (one->file < two->file ? -1 : one->file > two->file);
+}
+
+/* With more folders than a writer keeps open, they would be opened time and again. */
+static void order_files(struct checkout *checkout)
+{
+	struct git_pack_order *order = NULL;
+
+	if (count_folders(checkout) > GIT_FOLDERS_KEPT) {
+		return;
+	}
+	order = git_pack_order_new(".git/objects/pack");
+	checkout->turns = xcalloc(checkout->file_count + 1, sizeof(*checkout->turns));
+	for (size_t i = 0; i < checkout->file_count; i++) {
+		checkout->turns[i] =
+			(struct turn){git_pack_order_of(order, &checkout->files[i].id), i};
+	}
+	git_pack_order_free(order);
+	qsort(checkout->turns, checkout->file_count, sizeof(*checkout->turns), compare_turns);
+}
+
 static int list_files(git_repository *repository, struct checkout *checkout, struct error *err)
 {
 	CLEANUP(git_tree_p) git_tree *tree = NULL;
@@ -132,6 +182,7 @@ static int list_files(git_repository *repository, struct checkout *checkout, str
 		return status;
 	}
 	sort_files(checkout);
+	order_files(checkout);
 	checkout->counts->files = checkout->file_count;
 	checkout->together_bytes =
 		sizeof(*checkout->together) + checkout->file_count * sizeof(uint32_t);
@@ -161,14 +212,15 @@ static int write_portion(struct checkout *checkout, struct git_writer *writer, s
 	size_t to, struct error *err)
 {
 	for (size_t i = from; i < to; i++) {
-		const struct file *file = checkout->files + i;
+		size_t at = checkout->turns != NULL ? checkout->turns[i].file : i;
+		const struct file *file = checkout->files + at;
 		git_index_entry entry = entry_of(checkout, file);
 		int status = git_writer_put(writer, &entry, time_of(checkout, file), err);
 
 		if (status < 0) {
 			return status;
 		}
-		checkout->together->sizes[i] = entry.file_size;
+		checkout->together->sizes[at] = entry.file_size;
 	}
 	return 0;
 }

@@ -156,15 +156,27 @@ int64_t git_time_of(
 /* Into the index entry. */
 void git_time_set(git_index_entry *entry, int64_t ms);
 
+/* ---- where objects lie in the packs of a folder (git_pack_order.c) ---- */
+struct git_pack_order;
+struct git_pack_order *git_pack_order_new(const char *folder);
+void git_pack_order_free(struct git_pack_order *order);
+/* A number to sort by; UINT64_MAX: in none of them. */
+uint64_t git_pack_order_of(const struct git_pack_order *order, const git_oid *id);
+
 /* ---- single entries of a tree, as `git checkout` writes them (git_writer.c) ---- */
+/* Folders that a writer keeps open; below the usual limit of 1,024 descriptors. */
+#define GIT_FOLDERS_KEPT 512
 struct git_writer {
 	git_repository *repository;
 	git_oid commit; /* whose .gitattributes count */
 	bool plain; /* there are none */
 	uint64_t lfs; /* files written that are pointers of large ones */
 	int root_fd;
-	char *folder; /* the last one, and its descriptor */
-	int folder_fd;
+	int folder_fd; /* the last one's; folders[] owns it */
+	struct git_folder {
+		char *path; /* NULL: no folder */
+		int fd;
+	} folders[GIT_FOLDERS_KEPT];
 };
 #define GIT_WRITER_INIT                                                                            \
 	{                                                                                          \

@@ -15,17 +15,47 @@
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <xxhash.h>
 
 /* Size of a large-file pointer: three short lines. */
 #define LFS_SIZE_MIN 100
 #define LFS_SIZE_MAX 300
 
+/* Places where a folder may be kept. */
+#define FOLDER_PROBES 4
+
+static void drop_folder(struct git_folder *folder)
+{
+	if (folder->path != NULL) {
+		close(folder->fd);
+		free(folder->path);
+		folder->path = NULL;
+	}
+}
+
+/* The place of a folder that is kept, or one to keep it at. */
+static struct git_folder *folder_place(struct git_writer *writer, const char *path)
+{
+	size_t first = XXH3_64bits(path, strlen(path)) % GIT_FOLDERS_KEPT;
+
+	for (size_t i = 0; i < FOLDER_PROBES; i++) {
+		struct git_folder *place = writer->folders + (first + i) % GIT_FOLDERS_KEPT;
+
+		if (place->path == NULL || streq(place->path, path)) {
+			return place;
+		}
+	}
+	drop_folder(writer->folders + first);
+	return writer->folders + first;
+}
+
 void git_writer_done(struct git_writer *writer)
 {
 	fd_done(&writer->root_fd);
-	fd_done(&writer->folder_fd);
-	free(writer->folder);
-	writer->folder = NULL;
+	for (size_t i = 0; i < GIT_FOLDERS_KEPT; i++) {
+		drop_folder(writer->folders + i);
+	}
+	writer->folder_fd = -1;
 }
 
 /* ".git" as git refuses it everywhere: in any case, with what NTFS drops (final dots and spaces,
@@ -81,9 +111,12 @@ static int open_folder(
 	size_t length = slash != NULL ? (size_t)(slash - path) : 0;
 	CLEANUP(free_p) char *folder = xstrndup(path, length);
 	CLEANUP(close_p) int fd = -1;
+	struct git_folder *place;
 
 	*ret_name = slash != NULL ? slash + 1 : path;
-	if (writer->folder != NULL && streq(writer->folder, folder)) {
+	place = folder_place(writer, folder);
+	if (place->path != NULL) {
+		writer->folder_fd = place->fd;
 		return 0;
 	}
 	fd = fcntl(writer->root_fd, F_DUPFD_CLOEXEC, 0);
@@ -108,10 +141,8 @@ static int open_folder(
 	if (fd < 0) {
 		return error_sys(err, errno, "open the folder of %s", path);
 	}
-	fd_done(&writer->folder_fd);
-	free(writer->folder);
-	writer->folder = steal_ptr(folder);
-	writer->folder_fd = steal_fd(&fd);
+	*place = (struct git_folder){steal_ptr(folder), steal_fd(&fd)};
+	writer->folder_fd = place->fd;
 	return 0;
 }
 
