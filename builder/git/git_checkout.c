@@ -221,6 +221,9 @@ static int write_portion(struct checkout *checkout, struct git_writer *writer, s
 			return status;
 		}
 		checkout->together->sizes[at] = entry.file_size;
+		child_progress(checkout->child, "files",
+			atomic_fetch_add(&checkout->together->done, 1) + 1, checkout->file_count,
+			0);
 	}
 	return 0;
 }
@@ -246,9 +249,6 @@ static int write_portions(git_repository *repository, struct checkout *checkout,
 			break;
 		}
 		status = write_portion(checkout, &writer, from, to, err);
-		atomic_fetch_add(&together->done, to - from);
-		child_progress(checkout->child, "files", atomic_load(&together->done),
-			checkout->file_count, 0);
 	}
 	atomic_fetch_add(&together->lfs, writer.lfs);
 	if (status < 0) {
