@@ -17,7 +17,8 @@ static void explain_in_child(
 	struct error failed = ERROR_INIT;
 
 	if (privileges_drop(config, &failed) == 0 && setenv("HOME", "/nonexistent", 1) == 0 &&
-		setenv("npm_config_cache", "/nonexistent", 1) == 0) {
+		setenv("npm_config_cache", "/nonexistent", 1) == 0 &&
+		setenv("PATH", "/usr/local/bin:/usr/bin:/bin", 1) == 0) { /* root's may be shut */
 		pin_explain(file, err);
 		_exit(io_write_full(fd, err->hint, sizeof(err->hint), &failed) < 0);
 	}
