@@ -303,6 +303,16 @@ int layer_verify(struct store *store, const struct layer *layer, bool quick,
 	id_format(name, layer->id);
 	status = store_lock(store->layers_fd, name, LOCK_SH, &lock, err);
 	if (status == -ERROR_NOT_FOUND) {
+		struct layer still;
+
+		*err = ERROR_INIT;
+		status = layer_get(store, layer->id, &still, err);
+		if (status < 0) {
+			/* Its row goes before its folder. */
+			return status != -ERROR_NOT_FOUND
+				       ? status
+				       : error_set(err, ERROR_BUSY, "layer %s is removed", name);
+		}
 		damage(&verifying, "", "is missing as a whole");
 		*ret_outcome = VERIFY_DAMAGED;
 		return 0;

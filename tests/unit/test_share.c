@@ -549,6 +549,18 @@ static int share_in_child(const char *path)
 		       : 0;
 }
 
+/* Removed since it was listed: nothing is damaged. */
+static void test_verify_after_removal(void **state)
+{
+	const struct verify_events events = {.damage = show_damage};
+	const struct layer removed = {.id = 12345};
+	enum verify_outcome outcome = VERIFY_SOUND;
+	struct error err = ERROR_INIT;
+
+	assert_kind(
+		layer_verify(*state, &removed, false, &events, &outcome, &err), &err, ERROR_BUSY);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -558,6 +570,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_held, setup_store, teardown_store),
 		cmocka_unit_test_setup_teardown(
 			test_snapshots_of_one_sandbox, setup_store, teardown_store),
+		cmocka_unit_test_setup_teardown(
+			test_verify_after_removal, setup_store, teardown_store),
 		cmocka_unit_test_setup_teardown(test_stopped, setup_store, teardown_store),
 		cmocka_unit_test_setup_teardown(
 			test_killed_at_every_step, setup_store, teardown_store),
