@@ -225,6 +225,8 @@ static struct entry *place(
 	entry->record.keep = false;
 	entry->record.returns = false;
 	entry->record.meter = (struct entry_meter){0};
+	/* The old one's own, and it is the snapshot that says where its workspaces are. */
+	entry->record.sync = (struct entry_record_sync){.torn = pool_image_is_torn(image)};
 	entry->record.image_id = image->id;
 	entry->record.snapshot_id = image->snapshot_id;
 	entry->comes_back_from = pool_image_ref(image);

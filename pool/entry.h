@@ -72,6 +72,7 @@ struct entry {
 	struct loop_timer *meter_timer; /* meter.c's */
 	struct loop_timer *page_timer; /* page_out.c's */
 	bool frozen; /* its cgroup was told so */
+	bool paged_out; /* and its memory was given back */
 	bool was_frozen; /* adopted: it is to be frozen again */
 	bool dozes; /* a look woke it, which is to leave no trace */
 	int64_t slept_at_ms; /* of `dozes`: paused since then */

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "configs/config.h"
+#include "pool/demand/demand.h"
 #include "pool/entry.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
@@ -38,6 +39,7 @@ static void cgroup_write(struct entry *entry, bool frozen)
 	struct error err = ERROR_INIT;
 
 	entry->frozen = frozen;
+	entry->paged_out = false;
 	page_out_later(entry);
 	entry_services_hold(entry, frozen);
 	(void)fault_point(frozen ? "sandbox.freeze" : "sandbox.thaw");
@@ -80,7 +82,8 @@ void entry_freeze_later(struct entry *entry)
 
 	/* Whoever reserved it may be here any moment. */
 	if (entry->record.state == ENTRY_READY && after_ms > 0 && entry->hint == NULL) {
-		loop_timer_after(entry->freeze_timer, after_ms);
+		loop_timer_after(
+			entry->freeze_timer, demand_is_squeezed(entry->pool) ? 0 : after_ms);
 	} else {
 		loop_timer_stop(entry->freeze_timer);
 	}

@@ -77,6 +77,7 @@ void manifest_sources(const char *text, struct image_source **ret_sources, size_
 		struct image_source *source = array_add(ret_sources, ret_count, &room);
 
 		source->path = xstrdup(path != NULL ? path : "");
+		source->torn = json_is_true(json_object_get(item, "torn"));
 		source->ref = xstrdup(ref != NULL ? ref : "");
 		snprintf(
 			source->commit, sizeof(source->commit), "%s", commit != NULL ? commit : "");
@@ -269,6 +270,11 @@ struct pool_image *pool_image_ref(struct pool_image *image)
 {
 	image->users++;
 	return image;
+}
+
+bool pool_image_is_torn(const struct pool_image *image)
+{
+	return image->source_count > 0 && image->sources[0].torn;
 }
 
 void pool_image_put(struct pool_image *image)

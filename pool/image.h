@@ -1,6 +1,6 @@
 /* An image or a snapshot as long as sandboxes stand on it or it is a head: read once from the
  * catalog, leased so that nobody removes it, shared by count. A snapshot's manifest is that of the
- * image it descends from. */
+ * image it descends from, but for the commits that its workspaces were brought to. */
 #ifndef HOB_POOL_IMAGE_H
 #define HOB_POOL_IMAGE_H
 
@@ -16,6 +16,7 @@ struct manager;
 struct image_source {
 	char *path, *ref; /* ref: refs/heads/… or refs/tags/…; "": a bare commit */
 	char commit[COMMIT_TEXT_SIZE];
+	bool torn; /* of a snapshot: perhaps at neither this one nor another */
 };
 
 struct pool_image {
@@ -49,6 +50,8 @@ MUSTCHECK int pool_snapshot_find(struct manager *manager, const char *name,
 	struct pool_image **ret_image, struct error *err);
 struct pool_image *pool_image_ref(struct pool_image *image);
 void pool_image_put(struct pool_image *image); /* NULL is fine */
+/* A snapshot that was taken while a workspace was on its way from one commit to another. */
+bool pool_image_is_torn(const struct pool_image *image);
 /* At start: exactly the images and snapshots in use stay leased. */
 MUSTCHECK int pool_images_lease(struct manager *manager, struct error *err);
 

@@ -349,6 +349,7 @@ void entry_warmed(struct entry *entry)
 		return;
 	}
 	demand_made(pool, us);
+	demand_weigh_first(entry);
 	pool->start_us = pool->start_us == 0 ? us : pool->start_us + (us - pool->start_us) / 8;
 	log_info("sandbox.ready", "sandbox", entry->record.id, "environment", pool->name, "image",
 		entry->record.image_id, "us", us);
@@ -450,6 +451,7 @@ static int prepare(struct entry *entry, struct error *err)
 	} while (manager_entry(entry->manager, record->id) != NULL);
 	record->created_ms = clock_real_ms();
 	record->state = ENTRY_CREATING;
+	record->sync.torn = pool_image_is_torn(entry->image);
 	if ((status = entry_files_open(entry, err)) < 0 ||
 		(status = entry_warm_record(entry, err)) < 0 ||
 		(status = entry_write(entry, err)) < 0) {

@@ -101,6 +101,7 @@ struct pool *manager_pool_add(struct manager *manager, const char *name)
 	pool = xcalloc(1, sizeof(*pool));
 	pool->manager = manager;
 	pool->build_pidfd = -1;
+	pool->sync_timer = loop_timer_new(manager->loop, sync_on_timer, pool);
 	memcpy(pool->name, name, strnlen(name, NAME_MAX_LENGTH));
 	while (*at != NULL && strcmp((*at)->name, name) < 0) {
 		at = &(*at)->next;
@@ -124,6 +125,7 @@ static bool pool_is_used(const struct pool *pool)
 static void pool_free(struct pool *pool)
 {
 	loop_source_free(pool->build_source);
+	loop_timer_free(pool->sync_timer);
 	fd_done(&pool->build_pidfd);
 	warm_set_put(pool->warm);
 	demand_free(pool->demand);

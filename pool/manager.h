@@ -76,6 +76,7 @@ struct pool {
 	struct metric_times claim_times;
 	struct metric_times hint_times; /* from a hint to its claim */
 	uint64_t freezes; /* of ready ones */
+	uint64_t page_outs; /* of frozen ones, paused ones too */
 	uint64_t builds_ended[BUILD_STATES]; /* of those that hobd started, by outcome */
 	struct demand *demand; /* demand/demand.h; NULL: not looked at yet */
 	/* Failing creations. */
@@ -86,6 +87,8 @@ struct pool {
 	struct error failure;
 	struct source_state *source; /* fetch.c's: the newest commits that are known */
 	struct fetch_wait sync_wait; /* wanted.c's, for all of its sandboxes that ask */
+	struct loop_timer *sync_timer; /* sync_wanted_soon's */
+	bool sync_soon; /* it is set */
 	uint64_t syncs, refreshes, refresh_failures; /* sandboxes brought forward */
 	/* Builds. */
 	bool build_queued, build_running;
@@ -109,6 +112,7 @@ struct manager {
 	struct usage_log *usage;
 	bool pages_out; /* see page_out.h */
 	bool paging; /* the launcher was asked to */
+	char paged[ID_SIZE]; /* the sandbox that it was asked for */
 	int snapshots_program, build_program; /* hob-snapshots and hob-build, opened */
 	int64_t started_ms;
 	struct pool *pools;

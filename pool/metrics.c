@@ -114,6 +114,26 @@ static double freezes(const struct pool *pool)
 	return (double)pool->freezes;
 }
 
+static double syncs(const struct pool *pool)
+{
+	return (double)pool->syncs;
+}
+
+static double refreshes(const struct pool *pool)
+{
+	return (double)pool->refreshes;
+}
+
+static double refresh_failures(const struct pool *pool)
+{
+	return (double)pool->refresh_failures;
+}
+
+static double page_outs(const struct pool *pool)
+{
+	return (double)pool->page_outs;
+}
+
 static double snapshots(const struct manager *manager)
 {
 	return (double)manager->snapshots_taken;
@@ -178,6 +198,14 @@ static const struct metric metrics[] = {
 	{"hob_wasted_seconds_total", "counter",
 		"Life of ready sandboxes that ended without a claim.", NULL, wasted, NULL},
 	{"hob_freezes_total", "counter", "Ready sandboxes that were frozen.", NULL, freezes, NULL},
+	{"hob_page_outs_total", "counter", "Frozen sandboxes whose memory was given back.", NULL,
+		page_outs, NULL},
+	{"hob_syncs_total", "counter", "Attempts to bring a sandbox to another commit.", NULL,
+		syncs, NULL},
+	{"hob_refreshes_total", "counter", "Ready sandboxes brought to a new head in place.", NULL,
+		refreshes, NULL},
+	{"hob_refresh_failures_total", "counter", "Ready sandboxes replaced as that failed.", NULL,
+		refresh_failures, NULL},
 	{"hob_failing", "gauge", "1 while the environment's sandboxes cannot be made.", NULL,
 		failing, NULL},
 	{"hob_building", "gauge", "1 while a build runs.", NULL, building, NULL},

@@ -6,6 +6,7 @@
 #include "base/loop.h"
 #include "base/memory.h"
 #include "configs/config.h"
+#include "pool/demand/demand.h"
 #include "pool/entry.h"
 #include "pool/manager.h"
 #include "pool/sandbox/sandbox.h"
@@ -14,7 +15,7 @@
 
 #define SWAPS_MAX 65536
 /* While another one does. */
-#define TURN_MS 200
+#define TURN_MS 50
 
 bool page_out_is_worth(const struct config *config)
 {
@@ -36,7 +37,11 @@ bool page_out_is_worth(const struct config *config)
 void page_out_later(struct entry *entry)
 {
 	if (entry->frozen && entry->manager->pages_out) {
-		loop_timer_after(entry->page_timer, entry->manager->config->page_out_after_ms);
+		bool at_once =
+			entry->record.state == ENTRY_READY && demand_is_squeezed(entry->pool);
+
+		loop_timer_after(
+			entry->page_timer, at_once ? 0 : entry->manager->config->page_out_after_ms);
 	} else {
 		loop_timer_stop(entry->page_timer);
 	}
@@ -45,8 +50,14 @@ void page_out_later(struct entry *entry)
 static void on_paged_out(void *context, const struct error *err)
 {
 	struct manager *manager = context;
+	struct entry *entry = manager_entry(manager, manager->paged);
 
 	manager->paging = false;
+	if (err == NULL && entry != NULL && entry->frozen) {
+		entry->paged_out = true;
+		entry->pool->page_outs++;
+		demand_weigh(entry);
+	}
 	if (err != NULL && err->kind != ERROR_NOT_FOUND) {
 		log_failure("sandbox.page_out_failed", err);
 	}
@@ -64,7 +75,9 @@ void page_out_on_timer(void *context)
 		loop_timer_after(entry->page_timer, TURN_MS);
 		return;
 	}
+	demand_weigh(entry);
 	manager->paging = true;
+	memcpy(manager->paged, entry->record.id, sizeof(manager->paged));
 	log_debug("sandbox.page_out", "sandbox", entry->record.id);
 	sandbox_page_out(manager->launcher, entry->record.id, on_paged_out, manager);
 }

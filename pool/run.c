@@ -250,6 +250,7 @@ static void on_ended(void *context, const struct exec_result *result, const stru
 		run->result = *result;
 	} else {
 		error_copy(&run->error, err);
+		run->refused = init_exec_refused(run->handle);
 	}
 	run_end(run);
 	/* What never started leaves nothing to look at. */

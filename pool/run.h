@@ -61,6 +61,7 @@ struct run {
 	struct output output;
 	struct exec_result result; /* once ended, when error.kind is ERROR_NONE */
 	struct error error;
+	enum exec_step refused; /* with an error: what did not work inside */
 	struct init_exec_handle *handle; /* NULL once ended */
 	struct run_sink *sinks;
 	struct buffer stdin_pending;

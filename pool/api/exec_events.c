@@ -132,7 +132,7 @@ static void on_output(
 static void send_end(struct exec_events_client *client, const struct run *run)
 {
 	if (run->error.kind != ERROR_NONE) {
-		send_error(client, &run->error);
+		send_event(client, "error", run_error_to_json(run));
 	} else {
 		send_event(client, "exit", run_result_to_json(run, false));
 	}
@@ -147,7 +147,8 @@ static void on_ended(struct run_sink *sink, const struct run *run)
 	if (client->stream == NULL) {
 		http_request_work_done(request);
 		free(client);
-		http_reply_error(request, &run->error);
+		http_reply_json(request, (unsigned)error_http_status(run->error.kind),
+			json_pack("{s:o}", "error", run_error_to_json(run)));
 		return;
 	}
 	send_end(client, run);

@@ -125,7 +125,8 @@ static void on_ended(struct run_sink *sink, const struct run *run)
 	struct websocket *ws = container_of(sink, struct websocket, sink);
 
 	if (run->error.kind != ERROR_NONE) {
-		send_error(ws, &run->error);
+		send_json(ws, json_pack("{s:o}", "error", run_error_to_json(run)));
+		ws->ending = true;
 	} else {
 		send_json(ws, json_pack("{s:o}", "exit", run_result_to_json(run, false)));
 		ws->ending = true;

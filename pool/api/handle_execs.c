@@ -1,4 +1,5 @@
 /* Commands whose answer comes once: captured, detached, waited for; their list and their end. */
+#include "base/log.h"
 #include "base/memory.h"
 #include "pool/api/body.h"
 #include "pool/api/exec_start.h"
@@ -14,10 +15,19 @@ struct exec_wait {
 	struct http_request *request;
 };
 
+static void reply_refused(struct http_request *request, const struct run *run)
+{
+	if (error_http_status(run->error.kind) >= 500) {
+		log_failure("http.error", &run->error, "path", request->path);
+	}
+	http_reply_json(request, (unsigned)error_http_status(run->error.kind),
+		json_pack("{s:o}", "error", run_error_to_json(run)));
+}
+
 static void reply_ended(struct http_request *request, const struct run *run)
 {
 	if (run->error.kind != ERROR_NONE) {
-		http_reply_error(request, &run->error);
+		reply_refused(request, run);
 	} else {
 		http_reply_json(request, MHD_HTTP_OK, run_result_to_json(run, true));
 	}
@@ -54,7 +64,7 @@ static void on_detached_ended(struct run_sink *sink, const struct run *run)
 
 	http_request_work_done(request);
 	free(wait);
-	http_reply_error(request, &run->error);
+	reply_refused(request, run);
 }
 
 static void on_client_gone(void *work)

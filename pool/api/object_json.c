@@ -11,6 +11,7 @@
 #include "pool/run.h"
 #include "pool/sync/sync.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -177,6 +178,27 @@ static void add_output(json_t *json, const struct run *run)
 				json_true());
 		}
 	}
+}
+
+json_t *run_error_to_json(const struct run *run)
+{
+	static const char *const names[] = {
+		[EXEC_STEP_USER] = "user", [EXEC_STEP_CWD] = "cwd", [EXEC_STEP_EXEC] = "exec"};
+	const struct error *err = &run->error;
+	json_t *json = json_pack("{s:s, s:o}", "kind", error_kind_name(err->kind), "message",
+		json_string_safe(err->message));
+
+	if (err->hint[0] != '\0') {
+		json_object_set_new(json, "hint", json_string_safe(err->hint));
+	}
+	if (run->refused != EXEC_STEP_OTHER) {
+		json_object_set_new(json, "step", json_string(names[run->refused]));
+	}
+	if (run->refused == EXEC_STEP_EXEC) {
+		json_object_set_new(
+			json, "exit_code", json_integer(err->sys == ENOENT ? 127 : 126));
+	}
+	return json;
 }
 
 json_t *run_result_to_json(const struct run *run, bool output)

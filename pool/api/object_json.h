@@ -37,6 +37,9 @@ json_t *runs_to_json(const struct entry *entry);
 json_t *services_to_json(const struct entry *entry);
 /* How an ended command ended; `output` with what is kept of its output. */
 json_t *run_result_to_json(const struct run *run, bool output);
+/* Why it did not start or was lost, as an error of the API, with `step` and, where the program is
+ * what is wrong, the `exit_code` of a shell. */
+json_t *run_error_to_json(const struct run *run);
 json_t *pool_to_json(const struct pool *pool);
 json_t *environment_to_json(const struct pool *pool);
 json_t *build_to_json(const struct build *build);

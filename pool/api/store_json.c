@@ -84,6 +84,10 @@ json_t *pool_to_json(const struct pool *pool)
 	json_object_set_new(json, "behind", json_integer((json_int_t)behind));
 	json_object_set_new(json, "syncing", json_integer((json_int_t)syncing));
 	json_object_set_new(json, "refreshes", json_integer((json_int_t)pool->refreshes));
+	json_object_set_new(json, "syncs", json_integer((json_int_t)pool->syncs));
+	json_object_set_new(json, "freezes", json_integer((json_int_t)pool->freezes));
+	json_object_set_new(
+		json, "wasted_s", json_integer((json_int_t)(demand_wasted_ms(pool) / 1000)));
 	json_object_set_new(
 		json, "refresh_failures", json_integer((json_int_t)pool->refresh_failures));
 	return json;

@@ -184,7 +184,7 @@ int cli_main(int argc, char **argv, const struct verb *const *verbs)
 	if (status < 0) {
 		fflush(stdout);
 		error_print("hob", &err);
-		return error_exit_code(err.kind);
+		return exit_code != 0 ? exit_code : error_exit_code(err.kind);
 	}
 	return exit_code;
 }

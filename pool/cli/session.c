@@ -84,7 +84,13 @@ static void take_text(struct session *session, const char *text, size_t length)
 		session->result.exit_code = exit_code_of(part);
 	}
 	if (json_is_object(json_object_get(message, "error"))) {
+		const json_t *code =
+			json_object_get(json_object_get(message, "error"), "exit_code");
+
 		(void)http_error_from_reply(0, text, length, &session->failed);
+		if (json_is_integer(code)) {
+			*session->spec->ret_refused = (int)(json_integer_value(code) & 255);
+		}
 	}
 }
 

@@ -12,6 +12,8 @@ struct session_spec {
 	bool tty;
 	bool forward_stdin;
 	bool collect; /* keep the output instead of writing it */
+	int *ret_refused; /* the exit code of a shell for a command that could not be run, in which
+			     session_run fails; untouched otherwise */
 };
 
 struct session_result {

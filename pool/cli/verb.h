@@ -37,7 +37,7 @@ struct call {
 	void *values; /* the defaults, then filled in by the options */
 	char **operands;
 	size_t operand_count;
-	int exit_code; /* of the program, when run() succeeds */
+	int exit_code; /* of the program; when run() fails, 0 is for as its error says */
 };
 
 #define VERB_OPTIONS(rows, type)                                                                   \

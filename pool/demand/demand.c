@@ -1,19 +1,15 @@
-/* Forecasts put to work: events in, targets out, budgets shared out. */
+/* Forecasts put to work: events in, targets out. */
 #include "pool/demand/demand_private.h"
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "configs/config.h"
-#include "pool/sandbox/sandbox.h"
 
 #include <math.h>
 #include <time.h>
 
 #define LOOK_EVERY_MS 60000
 #define SAVE_EVERY_MS (10 * 60000)
-/* Of the bytes of a ready sandbox, until one was measured: what an idle native one has. */
-#define BYTES_FIRST (1 << 20)
-#define BYTES_WEIGHT 0.2
 
 static int64_t local_time(int64_t real_ms)
 {
@@ -49,7 +45,8 @@ struct demand *demand_of(struct pool *pool)
 	if (pool->demand == NULL) {
 		struct demand *demand = xcalloc(1, sizeof(*demand));
 
-		demand->bytes = BYTES_FIRST;
+		demand->bytes = DEMAND_BYTES_FIRST;
+		demand->idle_bytes = DEMAND_BYTES_FIRST;
 		demand->wanted = -1;
 		demand->forecast = forecast_new(&pool->manager->demands->price, local_time);
 		pool->demand = demand;
@@ -102,101 +99,6 @@ void demand_wasted(struct pool *pool, int64_t idle_ms)
 	demand_of(pool)->wasted_ms += idle_ms > 0 ? idle_ms : 0;
 }
 
-/* ---- budgets ---- */
-
-/* What its ready sandboxes take, by one of them; frozen ones take less. */
-static void measure(struct pool *pool)
-{
-	const struct entry *entry = pool->entries[ENTRY_READY].first;
-	struct demand *demand = pool->demand;
-	struct sandbox_usage usage;
-	struct error err = ERROR_INIT;
-
-	if (entry != NULL &&
-		sandbox_usage_read(pool->manager->config, entry->record.id, &usage, &err) == 0 &&
-		usage.memory_bytes > 0) {
-		double bytes = (double)usage.memory_bytes;
-
-		demand->bytes += demand->measured ? (bytes - demand->bytes) * BYTES_WEIGHT
-						  : bytes - demand->bytes;
-		demand->measured = true;
-	}
-}
-
-/* Seconds of waiting that its last ready one spares, each second, for its bytes. */
-static double last_worth(const struct pool *pool)
-{
-	const struct demand *demand = pool->demand;
-	double worth = forecast_worth_mean(demand->forecast, demand->target);
-
-	return worth * (double)forecast_making_ms(demand->forecast) / demand->bytes;
-}
-
-static struct pool *least_worth(const struct manager *manager, bool below_min)
-{
-	struct pool *found = NULL;
-
-	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
-		int64_t kept = below_min || pool->conf == NULL ? 0 : pool->conf->pool_min;
-
-		if (pool->demand == NULL || pool->demand->target <= kept) {
-			continue;
-		}
-		if (found == NULL || last_worth(pool) < last_worth(found)) {
-			found = pool;
-		}
-	}
-	return found;
-}
-
-static int64_t spent_bytes(const struct manager *manager)
-{
-	double bytes = 0;
-
-	for (const struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
-		bytes += pool->demand != NULL ? pool->demand->bytes * (double)pool->demand->target
-					      : 0;
-	}
-	return (int64_t)bytes;
-}
-
-static int64_t spent_count(const struct manager *manager)
-{
-	int64_t count = 0;
-
-	for (const struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
-		count += (int64_t)(pool->entries[ENTRY_CLAIMED].count +
-				   pool->entries[ENTRY_PAUSED].count);
-		count += pool->demand != NULL ? pool->demand->target : 0;
-	}
-	return count;
-}
-
-static const char *over_budget(const struct manager *manager)
-{
-	const struct config *config = manager->config;
-
-	if (config->memory_budget > 0 && spent_bytes(manager) > config->memory_budget) {
-		return "memory_budget";
-	}
-	return spent_count(manager) > config->max_sandboxes ? "max_sandboxes" : NULL;
-}
-
-static void share_out(struct manager *manager)
-{
-	const char *over;
-
-	while ((over = over_budget(manager)) != NULL) {
-		struct pool *pool = least_worth(manager, false);
-
-		if (pool == NULL && (pool = least_worth(manager, true)) == NULL) {
-			return; /* what is claimed alone is over it */
-		}
-		pool->demand->target--;
-		pool->demand->limited_by = over;
-	}
-}
-
 /* ---- targets ---- */
 
 static void aim(struct pool *pool, int64_t now_ms)
@@ -216,9 +118,8 @@ static void aim(struct pool *pool, int64_t now_ms)
 		target = pool->conf->pool_max;
 		demand->limited_by = "pool.max";
 	}
-	most = pool->conf->pool_memory > 0
-		       ? (int64_t)((double)pool->conf->pool_memory / demand->bytes)
-		       : INT64_MAX;
+	demand->squeezed = false;
+	most = budget_count(pool, target, pool->conf->pool_memory);
 	if (target > most) {
 		target = most;
 		demand->limited_by = "pool.memory";
@@ -244,10 +145,11 @@ void demands_look(struct manager *manager)
 		}
 		aim(pool, real_ms);
 		if (minute) {
-			measure(pool);
+			demand_measure(pool);
 		}
 	}
-	share_out(manager);
+	budget_share(manager);
+	budget_squeeze(manager);
 	demands->some_outdated = false;
 	demands->all_outdated = false;
 	if (minute) {

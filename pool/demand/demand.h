@@ -2,7 +2,8 @@
  * What each environment's pool should keep ready: its forecast (pool/forecast/), between pool.min
  * and pool.max, and within the memory and number of sandboxes that the machine may spend on it.
  * Over a budget, the sandbox goes without which the fewest seconds are waited for its bytes; those
- * of pool.min last, claimed ones never.
+ * of pool.min last, claimed ones never. Where frozen ones can give their memory back, a budget of
+ * memory that is short has them do so at once, in the same order, before any is given up.
  *
  * A forecast outlives hobd in <store>/forecasts/<environment>, written every few minutes and at the
  * end. Losing one loses some hours of learning, so they are not synced; a torn one is reported and
@@ -40,6 +41,12 @@ double demand_rate(const struct pool *pool); /* claims a second */
 /* One goes that stood idle so long and was never claimed; and all of that so far. */
 void demand_wasted(struct pool *pool, int64_t idle_ms);
 int64_t demand_wasted_ms(const struct pool *pool);
+
+/* A ready one is about to give its memory back, or has: what it takes now. */
+void demand_weigh(const struct entry *entry);
+void demand_weigh_first(const struct entry *entry); /* the first that is warm */
+/* Memory is short, and its ready ones give theirs back as soon as they are warm. */
+bool demand_is_squeezed(const struct pool *pool);
 
 json_t *demand_explain(const struct pool *pool);
 

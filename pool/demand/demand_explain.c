@@ -37,7 +37,7 @@ static json_t *worth_to_json(const struct demand *demand, double idle_seconds)
 	return list;
 }
 
-static char *sentence_of(const struct pool *pool, const struct forecast_view *view)
+static char *reason_of(const struct pool *pool, const struct forecast_view *view)
 {
 	const struct demand *demand = pool->demand;
 	CLEANUP(free_p) char *limits = NULL;
@@ -59,6 +59,16 @@ static char *sentence_of(const struct pool *pool, const struct forecast_view *vi
 		"spare, which is the price of %.4g %% hits%s.",
 		view->rate * 3600, (double)view->making_ms / 1e3, demand->wanted,
 		view->idle_seconds, view->hit_rate * 100, limits != NULL ? limits : "");
+}
+
+static char *sentence_of(const struct pool *pool, const struct forecast_view *view)
+{
+	CLEANUP(free_p) char *reason = reason_of(pool, view);
+
+	return xasprintf("%s%s", reason,
+		pool->demand->squeezed ? " Memory is short: they are frozen and paged out as soon "
+					 "as they are warm."
+				       : "");
 }
 
 json_t *demand_explain(const struct pool *pool)
@@ -88,6 +98,9 @@ json_t *demand_explain(const struct pool *pool)
 		(json_int_t)view.claims);
 	json_object_set_new(json, "bytes_each",
 		demand->measured ? json_integer((json_int_t)demand->bytes) : json_null());
+	json_object_set_new(json, "squeezed", json_boolean(demand->squeezed));
+	json_object_set_new(json, "bytes_each_squeezed",
+		demand->idle_measured ? json_integer((json_int_t)demand->idle_bytes) : json_null());
 	json_object_set_new(json, "hinted",
 		json_integer((json_int_t)(pool->ready_hinted + pool->creating_hinted)));
 	json_object_set_new(json, "bases", bases_to_json(&view));

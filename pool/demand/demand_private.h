@@ -14,6 +14,10 @@ struct demand {
 	const char *limited_by; /* the setting that keeps the target below what is wanted */
 	double bytes; /* of a ready sandbox, smoothed */
 	bool measured;
+	double idle_bytes; /* of one that gave its memory back, smoothed */
+	bool idle_measured;
+	bool was_squeezed; /* at the last look */
+	bool squeezed; /* see demand_is_squeezed; its ready ones count with idle_bytes */
 	bool changed; /* since it was saved */
 	bool outdated; /* a claim came since the target was worked out */
 	int64_t wasted_ms;
@@ -27,6 +31,18 @@ struct demands {
 
 /* Made and loaded when there is none. */
 struct demand *demand_of(struct pool *pool);
+
+/* demand_budget.c */
+/* Of a ready sandbox, until one was measured: what an idle native one has. */
+#define DEMAND_BYTES_FIRST (1 << 20)
+/* Once a minute: what a ready one takes. */
+void demand_measure(struct pool *pool);
+/* How many of its ready ones `bytes` are enough for; squeezes them when that is not all. */
+int64_t budget_count(struct pool *pool, int64_t target, int64_t bytes);
+/* Lowers targets until the machine's budgets are kept. */
+void budget_share(struct manager *manager);
+/* After that: those of pools which were squeezed only now freeze. */
+void budget_squeeze(struct manager *manager);
 
 /* demand_save.c */
 void demand_load(struct pool *pool);

@@ -400,7 +400,7 @@ int hint_warm(struct manager *manager, const struct hint_spec *spec, const struc
 	}
 	*ret_hint = hint_find(manager, spec->caller, spec->key);
 	/* While they type, and anew with each keystroke. */
-	sync_wanted((*ret_hint)->entry);
+	sync_wanted_soon((*ret_hint)->entry);
 	return 0;
 }
 

@@ -108,8 +108,12 @@ struct init_state {
 	uint32_t ended; /* 0 running, 1 ended: INIT_EXITED follows the replay */
 };
 
+/* What of a command did not work. */
+enum init_step { INIT_STEP_OTHER, INIT_STEP_USER, INIT_STEP_CWD, INIT_STEP_EXEC, INIT_STEPS };
+
 struct init_refused {
-	int32_t sys; /* errno inside; the text is whole without it */
+	uint16_t sys; /* errno inside; the text is whole without it */
+	uint16_t step; /* of a command: enum init_step */
 };
 
 struct init_exited {

@@ -280,6 +280,9 @@ MUSTCHECK int init_exec(struct init_client *client, uint32_t id, const struct ex
 MUSTCHECK int init_exec_adopt(struct init_client *client, uint32_t id,
 	const struct exec_events *events, void *context, struct init_exec_handle **ret_exec,
 	struct error *err);
+/* What did not work, in `ended` with ERROR_INVALID: err->sys is why. */
+enum exec_step { EXEC_STEP_OTHER, EXEC_STEP_USER, EXEC_STEP_CWD, EXEC_STEP_EXEC };
+enum exec_step init_exec_refused(const struct init_exec_handle *exec);
 /* An adopted one was started as a service. */
 void init_exec_keep(struct init_exec_handle *exec);
 /* Of one without a handle: kills it if it runs, and its log goes. */

@@ -58,6 +58,11 @@ bool sync_is_running(const struct entry *entry);
 /* Somebody is about to use the sandbox (a hint), or does (a claim): it is brought to the newest
  * commit if its environment says so, once that is fetched. */
 void sync_wanted(struct entry *entry);
+/* The same a moment later, so that the programs which it starts do not share the processors with
+ * the answer. */
+#define SYNC_PAUSE_MS 10
+void sync_wanted_soon(struct entry *entry);
+void sync_on_timer(void *context); /* of pool->sync_timer */
 void sync_at_claim(struct entry *entry);
 /* It was wanted while it was being made. */
 void sync_when_ready(struct entry *entry);

@@ -1,6 +1,7 @@
 /* Early: at a hint or a claim the newest commit is fetched, and the sandbox brought to it while its
  * person types or works. One fetch serves all sandboxes of an environment that ask meanwhile. */
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/memory.h"
 #include "pool/entry.h"
 #include "pool/image.h"
@@ -75,25 +76,56 @@ static void on_fetched(struct fetch_wait *wait, const struct error *err)
 	start_all(container_of(wait, struct pool, sync_wait), err == NULL);
 }
 
-void sync_wanted(struct entry *entry)
+static void begin(struct pool *pool)
 {
-	const struct environment *conf = entry->pool->conf;
-	struct pool *pool = entry->pool;
-
-	if (conf == NULL || streq(conf->sync.at, "never") || entry->sync_wanted ||
-		entry->sync != NULL || entry_base(entry) == NULL ||
-		entry_base(entry)->snapshot_id != 0) {
-		return;
-	}
-	entry->sync_wanted = true;
+	loop_timer_stop(pool->sync_timer);
+	pool->sync_soon = false;
 	if (pool->sync_wait.pool == NULL) {
 		fetch_newest(pool, FETCH_SHARED_MS, &pool->sync_wait, on_fetched);
 	} /* else it is told of the fetch that runs, and looks at all of them */
 }
 
+void sync_on_timer(void *context)
+{
+	begin(context);
+}
+
+/* False: nothing is to be begun for it. */
+static bool mark(struct entry *entry)
+{
+	const struct environment *conf = entry->pool->conf;
+	const struct pool_image *base = entry_base(entry);
+
+	if (conf == NULL || streq(conf->sync.at, "never") || entry->sync_wanted ||
+		entry->sync != NULL || base == NULL || base->snapshot_id != 0 ||
+		base->source_count == 0) {
+		return false;
+	}
+	entry->sync_wanted = true;
+	return true;
+}
+
+void sync_wanted(struct entry *entry)
+{
+	/* Wanted already by the hint that the claim follows: now it is in a hurry. */
+	if (mark(entry) || (entry->sync_wanted && entry->pool->sync_soon)) {
+		begin(entry->pool);
+	}
+}
+
+void sync_wanted_soon(struct entry *entry)
+{
+	struct pool *pool = entry->pool;
+
+	if (mark(entry) && !pool->sync_soon) {
+		pool->sync_soon = true;
+		loop_timer_after(pool->sync_timer, SYNC_PAUSE_MS);
+	}
+}
+
 void sync_when_ready(struct entry *entry)
 {
-	if (entry->sync_wanted && !fetch_is_running(entry->pool)) {
+	if (entry->sync_wanted && !entry->pool->sync_soon && !fetch_is_running(entry->pool)) {
 		start_wanted(entry);
 	}
 }

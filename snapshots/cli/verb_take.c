@@ -10,7 +10,9 @@
  *
  *     in   {"sandbox", "environment", "image", "parent", "reason", "label", "metadata", "keep"}
  *     out  {"staging"}
- *     in   {"layers", "id_base", "id_count", "files", "bytes"}    layers: those below, lowest first
+ *     in   {"layers", "id_base", "id_count", "files", "bytes", "commits", "torn"}
+ *          layers: those below, lowest first; commits: of the workspaces, where another than the
+ *          parent's; torn: a sync of them is not at its end
  *     in   {"give_up"}    in its place: there is nothing to be kept
  *     out  {"snapshot": …, "layer"} or {"error": {"kind", "message", "hint"}}
  *     out  {"remove", "room"}    at any time: to be deleted by hobd's launcher, which may
@@ -132,6 +134,64 @@ static int read_what(const json_t *json, struct take *take, struct error *err)
 	return 0;
 }
 
+static int parent_manifest(const struct take *take, char **ret_text, struct error *err)
+{
+	struct store *store = take->cli->store;
+	char name[CLI_ID_SIZE];
+	int status;
+
+	if (take->snapshot.parent_id != 0) {
+		CLEANUP(snapshot_done) struct snapshot parent = {0};
+
+		cli_snapshot_id(name, take->snapshot.parent_id);
+		status = snapshot_find(store, name, &parent, err);
+		*ret_text = steal_ptr(parent.manifest);
+	} else {
+		CLEANUP(image_done) struct image parent = {0};
+
+		snprintf(name, sizeof(name), "img-%" PRId64, take->snapshot.image_id);
+		status = image_find(store, name, &parent, err);
+		*ret_text = steal_ptr(parent.manifest);
+	}
+	return status;
+}
+
+/* Its workspaces are at other commits than those of what it stood on: its manifest says so. */
+static int read_commits(const json_t *json, struct take *take, struct error *err)
+{
+	const json_t *commits = json_object_get(json, "commits"), *item;
+	bool torn = json_is_true(json_object_get(json, "torn"));
+	CLEANUP(free_p) char *text = NULL;
+	CLEANUP(json_decref_p) json_t *manifest = NULL;
+	json_t *sources;
+	size_t i;
+	int status;
+
+	if (json_array_size(commits) == 0 && !torn) {
+		return 0;
+	}
+	if ((status = parent_manifest(take, &text, err)) < 0 ||
+		(status = json_parse_object(text != NULL ? text : "{}",
+			 text != NULL ? strlen(text) : 2, &manifest, err)) < 0) {
+		return error_wrap(err, "the manifest of what %s stood on", take->snapshot.sandbox);
+	}
+	sources = json_object_get(manifest, "sources");
+	json_array_foreach ((json_t *)(uintptr_t)commits, i, item) {
+		json_t *source = json_array_get(sources, i);
+
+		if (json_is_object(source) && json_is_string(item)) {
+			json_object_set(source, "commit", (json_t *)(uintptr_t)item);
+		}
+	}
+	json_array_foreach (sources, i, item) {
+		json_object_set_new((json_t *)(uintptr_t)item, "torn", json_boolean(torn));
+	}
+	free(take->snapshot.manifest);
+	take->snapshot.manifest = json_text(manifest);
+	return copy_text(json_array_get(sources, 0), "commit", take->snapshot.commit,
+		sizeof(take->snapshot.commit), err);
+}
+
 static int read_made(const json_t *json, struct take *take, struct error *err)
 {
 	struct snapshot *snapshot = &take->snapshot;
@@ -153,7 +213,7 @@ static int read_made(const json_t *json, struct take *take, struct error *err)
 	for (size_t i = 0; i + 1 < snapshot->layer_count; i++) {
 		snapshot->layers[i].id = json_integer_value(json_array_get(layers, i));
 	}
-	return 0;
+	return read_commits(json, take, err);
 }
 
 static int seal(struct take *take, struct error *err)

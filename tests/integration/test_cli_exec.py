@@ -51,7 +51,7 @@ def test_exec_json(fake):
 
 def test_exec_of_what_is_not_there(fake):
     done = hob(fake, "exec", BOX, "no-such-program")
-    assert done.code == 2 and "no such program" in done.err
+    assert done.code == 127 and "no such program" in done.err
     done = hob(fake, "exec", "sb-ffffffffffff", "true")
     assert done.code == 3 and "no sandbox" in done.err
 

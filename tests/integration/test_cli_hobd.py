@@ -46,7 +46,9 @@ def test_streams_and_signals(hob, sandbox):
     assert (done.stdout, done.stderr) == ("given\n", "err\n")
     result = json.loads(hob("exec", "--json", sandbox, "id", "-u").stdout)
     assert (result["stdout"], result["exit_code"], result["signal"]) == ("0\n", 0, None)
-    assert "no-such-program" in hob("exec", sandbox, "no-such-program", code=2).stderr
+    assert "no-such-program" in hob("exec", sandbox, "no-such-program", code=127).stderr
+    assert "Permission denied" in hob("exec", sandbox, "/etc/passwd", code=126).stderr
+    assert "/nowhere" in hob("exec", "-w", "/nowhere", sandbox, "true", code=2).stderr
     assert "--timeout" in hob("exec", "--timeout", "200ms", sandbox, "sleep", "60", code=137).stderr
 
 

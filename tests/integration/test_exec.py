@@ -83,6 +83,12 @@ def test_command_not_found(client, sandbox):
         client.exec(sandbox, ["no-such-program"])
     assert refused.value.status == 400 and refused.value.kind == "invalid"
     assert "no-such-program" in refused.value.message
+    body = client.raw("POST", f"/v1/sandboxes/{sandbox}/exec", {"argv": ["no-such-program"]}).error
+    assert (body["step"], body["exit_code"]) == ("exec", 127)
+    for argv, more, step in ((["/etc/passwd"], {}, "exec"), (["/etc"], {}, "exec"), (["true"], {"cwd": "/no"}, "cwd"),
+                             (["true"], {"user": "nobody-at-all"}, "user")):
+        body = client.raw("POST", f"/v1/sandboxes/{sandbox}/exec", {"argv": argv, **more}).error
+        assert (body["step"], body.get("exit_code")) == (step, 126 if step == "exec" else None), body
     with pytest.raises(Failure) as refused:
         client.exec(sandbox, ["true"], cwd="/nowhere")
     assert refused.value.status == 400 and "/nowhere" in refused.value.message

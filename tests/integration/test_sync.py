@@ -283,6 +283,71 @@ def test_hints_bring_their_sandbox_to_the_newest(hob):
     assert run(hob, made["id"], CLEAN)["stdout"] == ""
 
 
+def test_restored_ones_know_their_commit(hob):
+    """A snapshot of a synced sandbox says where its workspace is: what is made of it is synced on."""
+    repo = app(hob)
+    hob.build("app")
+    hob.start()
+    box = hob.client.create("app")["id"]
+    second = repo.commit({"hello.txt": "second\n"})
+    assert sync(hob, box)["commit"] == second
+    snapshot = hob.client.post(f"/v1/sandboxes/{box}/snapshots", {})
+    assert snapshot["commit"] == second
+    restored = hob.client.create(snapshot=snapshot["id"])
+    assert restored["commit"] == second and restored["sync"] is None
+    third = repo.commit({"hello.txt": "third\n"})
+    reply = sync(hob, restored["id"])
+    assert reply["from"] == second and reply["sync"]["changes"] == 1
+    assert_at(hob, restored["id"], third)
+    # And what stands on that one, once more; a fork as well.
+    snapshot = hob.client.post(f"/v1/sandboxes/{restored['id']}/snapshots", {})
+    again = hob.client.create(snapshot=snapshot["id"])
+    assert again["commit"] == snapshot["commit"] == third
+    fourth = repo.commit({"hello.txt": "fourth\n"})
+    assert sync(hob, again["id"])["commit"] == fourth
+    assert run(hob, again["id"], CLEAN)["stdout"] == ""
+    # hobd's end in between changes nothing of that.
+    hob.kill()
+    hob.start()
+    assert hob.client.create(snapshot=snapshot["id"])["commit"] == third
+
+
+def test_a_snapshot_in_the_middle_of_a_sync_is_brought_to_its_end(hob):
+    """hobd is killed between what was applied and its record: the snapshot's workspace is further than it says."""
+    repo = app(hob)
+    hob.build("app")
+    hob.start(env={"HOB_FAULT": "sync.applied:1"})
+    box = hob.client.create("app")["id"]
+    second = repo.commit({"hello.txt": "second\n", "more/new.txt": "new\n"})
+    with pytest.raises(Exception):  # noqa: B017 (hobd is killed before it answers)
+        sync(hob, box)
+    hob.daemon.wait(30)
+    hob.daemon = None
+    hob.start()
+    wait_for("it to settle", lambda: "running" not in str(hob.client.get(f"/v1/sandboxes/{box}")["sync"]))
+    snapshot = hob.client.post(f"/v1/sandboxes/{box}/snapshots", {})
+    restored = hob.client.create(snapshot=snapshot["id"])["id"]
+    assert sync(hob, restored)["commit"] == second
+    assert run(hob, restored, CLEAN)["stdout"] == ""
+
+
+def test_a_sandbox_that_slept_knows_its_commit(hob):
+    repo = app(hob, lifecycle={"type": "hybrid", "idle": "1s"})
+    hob.build("app")
+    hob.start()
+    box = hob.client.create("app")["id"]
+    second = repo.commit({"hello.txt": "second\n"})
+    assert sync(hob, box)["commit"] == second
+    wait_for("it to sleep", lambda: hob.client.get(f"/v1/sandboxes/{box}")["state"] == "dormant")
+    hob.kill()
+    hob.start()
+    assert run(hob, box, "cat /workspace/hello.txt")["stdout"] == "second\n"
+    third = repo.commit({"hello.txt": "third\n"})
+    reply = sync(hob, box)
+    assert (reply["from"], reply["commit"]) == (second, third)
+    assert run(hob, box, CLEAN)["stdout"] == ""
+
+
 def test_refresh_gives_up_on_what_does_not_apply(hob):
     """A step changed a tracked file: the sandbox is replaced, never handed out at neither commit."""
     repo = app(hob, pool={"min": 1, "max": 8}, steps=[{"name": "edit", "run": "echo edited >> hello.txt",

@@ -32,10 +32,10 @@ FILE_TOOLS = ("mkdir", "ln", "chmod", "cat", "ls")
 
 
 class ApiError(Exception):
-    def __init__(self, status, kind, message, hint=None):
+    def __init__(self, status, kind, message, hint=None, **more):
         super().__init__(message)
         self.status = status
-        self.body = {"error": {"kind": kind, "message": message, **({"hint": hint} if hint else {})}}
+        self.body = {"error": {"kind": kind, "message": message, **({"hint": hint} if hint else {}), **more}}
 
 
 def stamp(offset=0):
@@ -220,7 +220,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     argv[i] = root + argv[i]
         cwd = os.path.join(root, request.get("cwd", "/workspace").lstrip("/"))
         if not shutil.which(argv[0]):
-            raise ApiError(400, "invalid", f"{argv[0]}: no such program in the sandbox")
+            raise ApiError(400, "invalid", f"{argv[0]}: no such program in the sandbox", step="exec",
+                           exit_code=127)
 
         def prepare():
             # A test run in the background hands down an ignored SIGINT.

@@ -91,6 +91,7 @@ static int exec_attached(struct call *call, const char *id, json_t *request, str
 		.tty = values->tty,
 		.forward_stdin = values->interactive || !isatty(STDIN_FILENO),
 		.collect = call->cli->json,
+		.ret_refused = &call->exit_code,
 	};
 	struct session_result result = {0};
 	int status = cli_socket(call->cli, &spec.socket, err);
@@ -140,7 +141,9 @@ const struct verb verb_exec = {
 	.details =
 		"Standard output and error come separately, and the exit code is the command's, "
 		"or\n"
-		"128 + the signal that ended it. Ctrl-C goes to the command; the third kills it.\n"
+		"128 + the signal that ended it; 127 for a command that is not there, 126 for one "
+		"that\n"
+		"cannot be run, as in a shell. Ctrl-C goes to the command; the third kills it.\n"
 		"With --json the output is collected and printed with the exit code and times.\n\n"
 		"  hob exec sb-0123 -- make -j4\n"
 		"  hob exec -it sb-0123 vim README.md\n"

@@ -78,7 +78,8 @@ static int shell_session(struct call *call, const char *id, struct error *err)
 	const struct shell_values *values = call->values;
 	struct session_spec spec = {.sandbox = id,
 		.tty = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO),
-		.forward_stdin = true};
+		.forward_stdin = true,
+		.ret_refused = &call->exit_code};
 	struct session_result result = {0};
 	json_t *env;
 	int status = exec_request_new(&values->options, shell_argv, &spec.request, err);

@@ -167,7 +167,8 @@ static enum error_kind file_error_kind(int sys)
 	}
 }
 
-bool refusal_read(const void *body, size_t length, bool is_file, struct error *err)
+bool refusal_read(
+	const void *body, size_t length, bool is_file, enum init_step *ret_step, struct error *err)
 {
 	struct init_refused refused;
 	char text[TEXT_MAX];
@@ -176,7 +177,7 @@ bool refusal_read(const void *body, size_t length, bool is_file, struct error *e
 		return false;
 	}
 	memcpy(&refused, body, sizeof(refused));
-	if (refused.sys <= 0 || refused.sys > ERRNO_LAST) {
+	if (refused.sys == 0 || refused.sys > ERRNO_LAST || refused.step >= INIT_STEPS) {
 		return false;
 	}
 	text_clean(text, sizeof(text), (const unsigned char *)body + sizeof(refused),
@@ -184,5 +185,6 @@ bool refusal_read(const void *body, size_t length, bool is_file, struct error *e
 	error_set(err, is_file ? file_error_kind(refused.sys) : exec_kind(refused.sys), "%s",
 		text[0] != '\0' ? text : strerror(refused.sys));
 	err->sys = refused.sys;
+	*ret_step = (enum init_step)refused.step;
 	return true;
 }

@@ -263,6 +263,18 @@ static void exec_end(struct init_exec_handle *exec, const struct exec_result *re
 	exec_unlink(exec);
 }
 
+enum exec_step init_exec_refused(const struct init_exec_handle *exec)
+{
+	static const enum exec_step steps[INIT_STEPS] = {
+		[INIT_STEP_OTHER] = EXEC_STEP_OTHER,
+		[INIT_STEP_USER] = EXEC_STEP_USER,
+		[INIT_STEP_CWD] = EXEC_STEP_CWD,
+		[INIT_STEP_EXEC] = EXEC_STEP_EXEC,
+	};
+
+	return steps[exec->refused];
+}
+
 void exec_end_with(struct init_exec_handle *exec, const struct error *err)
 {
 	exec_end(exec, NULL, err, false);
@@ -363,7 +375,7 @@ const char *exec_packet(
 	case INIT_EXITED:
 		return exited_packet(exec, body, length);
 	case INIT_REFUSED:
-		if (exec->started || !refusal_read(body, length, false, &err)) {
+		if (exec->started || !refusal_read(body, length, false, &exec->refused, &err)) {
 			return "a refusal that cannot be";
 		}
 		exec_end(exec, NULL, &err, false);

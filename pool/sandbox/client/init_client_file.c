@@ -386,6 +386,7 @@ static const char *done_packet(struct init_file_handle *file, const void *body, 
 const char *file_packet(
 	struct init_file_handle *file, uint32_t type, const void *body, size_t length)
 {
+	enum init_step ignored;
 	struct error err = ERROR_INIT;
 
 	switch (type) {
@@ -400,7 +401,7 @@ const char *file_packet(
 	case INIT_FILE_DONE:
 		return done_packet(file, body, length);
 	case INIT_REFUSED:
-		if (!refusal_read(body, length, true, &err)) {
+		if (!refusal_read(body, length, true, &ignored, &err)) {
 			return "a refusal that cannot be";
 		}
 		file_end(file, 0, &err);

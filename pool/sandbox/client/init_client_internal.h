@@ -38,6 +38,7 @@ struct init_exec_handle {
 	bool gone; /* off the list: no more calls */
 	bool orphan; /* detached, the command goes on: nobody hears of it */
 	bool keeps; /* its log stays after its end */
+	enum init_step refused; /* `ended` with an error: what did not work inside */
 	struct inflow in;
 	uint32_t room; /* of stdin */
 	const struct exec_events *events;
@@ -100,7 +101,8 @@ void client_enter(struct init_client *client);
 void client_leave(struct init_client *client);
 
 /* The failure that init tells by INIT_REFUSED; false when the packet is malformed. */
-bool refusal_read(const void *body, size_t length, bool is_file, struct error *err);
+bool refusal_read(
+	const void *body, size_t length, bool is_file, enum init_step *ret_step, struct error *err);
 bool u32_read(const void *body, size_t length, uint32_t lowest, uint32_t *ret_value);
 /* Bytes came from init: false when it had no credit for them. */
 bool inflow_take(struct inflow *in, size_t length);

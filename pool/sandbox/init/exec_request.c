@@ -275,7 +275,7 @@ static int prepare_and_start(uint32_t id, struct request *request, char *why)
 	int sys = user_find(request->user_text, &request->user, why, WHY_SIZE);
 
 	if (sys != 0) {
-		return sys;
+		return REFUSAL(sys, INIT_STEP_USER);
 	}
 	add_defaults(request);
 	sys = plumb(request, &plumbing);

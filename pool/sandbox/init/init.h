@@ -66,6 +66,10 @@ bool wire_is_clear(void);
 void wire_send(uint32_t type, uint32_t id, const void *body, size_t body_length, const void *data,
 	size_t length);
 void wire_send_u32(uint32_t type, uint32_t id, uint32_t value);
+/* Why a command did not start: an errno, with the step that failed where it is known. */
+#define REFUSAL(sys, step) ((sys) | (int)(step) << 16)
+#define REFUSAL_SYS(sys) ((sys)&0xffff)
+#define REFUSAL_STEP(sys) ((sys) >> 16)
 void wire_refuse(uint32_t id, int sys, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 /* What hob said makes no sense: ends the connection. */
@@ -116,7 +120,7 @@ struct spawn {
 	bool tty; /* fds[0] becomes the controlling terminal */
 	bool apply; /* not a program: apply_run(argv[0]) */
 };
-/* The pid; or -1, and why with its errno. */
+/* The pid; or -1, and why with its REFUSAL. */
 pid_t spawn_start(const struct spawn *spawn, int *ret_sys, char *why, size_t why_size);
 
 /* ---- apply.c, in a process of its own ---- */

@@ -269,7 +269,10 @@ pid_t spawn_start(const struct spawn *spawn, int *ret_sys, char *why, size_t why
 	if (launch.sys != 0) {
 		/* The dead child is reaped like any orphan. */
 		explain(&launch, why, why_size);
-		*ret_sys = launch.sys;
+		*ret_sys = REFUSAL(launch.sys, launch.step == STEP_EXEC   ? INIT_STEP_EXEC
+					       : launch.step == STEP_CWD  ? INIT_STEP_CWD
+					       : launch.step == STEP_USER ? INIT_STEP_USER
+									  : INIT_STEP_OTHER);
 		return -1;
 	}
 	return pid;

@@ -150,7 +150,8 @@ void wire_send_u32(uint32_t type, uint32_t id, uint32_t value)
 
 void wire_refuse(uint32_t id, int sys, const char *format, ...)
 {
-	struct init_refused refused = {.sys = sys};
+	struct init_refused refused = {
+		.sys = (uint16_t)REFUSAL_SYS(sys), .step = (uint16_t)REFUSAL_STEP(sys)};
 	char text[512];
 	va_list args;
 	int length;

@@ -1,0 +1,241 @@
+/*
+ * Budgets shared out. What a sandbox takes is measured: one that runs, and one that has given its
+ * memory back. A pool is squeezed before any of its sandboxes is given up, and it is worked out
+ * anew from what they take unsqueezed, so that the answer does not depend on the last one.
+ */
+#include "pool/demand/demand_private.h"
+
+#include "base/log.h"
+#include "configs/config.h"
+#include "pool/freeze.h"
+#include "pool/page_out.h"
+#include "pool/sandbox/sandbox.h"
+
+#define BYTES_WEIGHT 0.2
+
+/* ---- what they take ---- */
+
+static void smooth(double *value, bool *known, double measured)
+{
+	*value += *known ? (measured - *value) * BYTES_WEIGHT : measured - *value;
+	*known = true;
+}
+
+static void weigh(const struct entry *entry)
+{
+	struct demand *demand = entry->pool->demand;
+	struct sandbox_usage usage;
+	struct error err = ERROR_INIT;
+
+	if (sandbox_usage_read(entry->manager->config, entry->record.id, &usage, &err) < 0 ||
+		usage.memory_bytes <= 0) {
+		return;
+	}
+	if (entry->paged_out) {
+		smooth(&demand->idle_bytes, &demand->idle_measured, (double)usage.memory_bytes);
+	} else {
+		smooth(&demand->bytes, &demand->measured, (double)usage.memory_bytes);
+	}
+}
+
+void demand_measure(struct pool *pool)
+{
+	const struct entry *entry = pool->entries[ENTRY_READY].first;
+
+	if (entry != NULL) {
+		weigh(entry);
+	}
+}
+
+void demand_weigh_first(const struct entry *entry)
+{
+	if (!demand_of(entry->pool)->measured) {
+		demand_weigh(entry);
+	}
+}
+
+void demand_weigh(const struct entry *entry)
+{
+	struct demand *demand = demand_of(entry->pool);
+	bool known = entry->paged_out ? demand->idle_measured : demand->measured;
+
+	if (entry->record.state != ENTRY_READY) {
+		return;
+	}
+	weigh(entry);
+	/* What was a guess so far made the target what it is. */
+	if (!known) {
+		demands_outdated(entry->manager);
+		manager_dirty(entry->manager);
+	}
+}
+
+static double bytes_each(const struct demand *demand)
+{
+	return demand->squeezed ? demand->idle_bytes : demand->bytes;
+}
+
+/* ---- squeezing ---- */
+
+bool demand_is_squeezed(const struct pool *pool)
+{
+	return pool->demand != NULL && pool->demand->squeezed;
+}
+
+static bool may_squeeze(const struct pool *pool)
+{
+	const struct manager *manager = pool->manager;
+	const struct demand *demand = pool->demand;
+
+	return manager->pages_out && manager->config->freeze_after_ms > 0 && !demand->squeezed &&
+	       demand->target > 0 && (!demand->idle_measured || demand->idle_bytes < demand->bytes);
+}
+
+/* Until it is known what that gives back, no more are made than there are: the first of them is
+ * paged out a moment later, and then it is known. */
+static void squeeze(struct pool *pool, const char *reason)
+{
+	struct demand *demand = pool->demand;
+	int64_t there =
+		(int64_t)(pool->entries[ENTRY_CREATING].count + pool->entries[ENTRY_WARMING].count +
+			  pool->entries[ENTRY_READY].count);
+
+	demand->squeezed = true;
+	if (demand->idle_measured) {
+		return;
+	}
+	demand->idle_bytes =
+		demand->bytes < DEMAND_BYTES_FIRST ? demand->bytes : (double)DEMAND_BYTES_FIRST;
+	there = there > 0 ? there : 1;
+	if (demand->target > there) {
+		demand->target = there;
+		demand->limited_by = reason;
+	}
+}
+
+int64_t budget_count(struct pool *pool, int64_t target, int64_t bytes)
+{
+	struct demand *demand = pool->demand;
+
+	if (bytes <= 0) {
+		return INT64_MAX;
+	}
+	demand->target = target;
+	if ((double)target * demand->bytes > (double)bytes && may_squeeze(pool)) {
+		squeeze(pool, "pool.memory");
+		bytes = (int64_t)((double)bytes / demand->idle_bytes);
+		return demand->target < bytes ? demand->target : bytes;
+	}
+	return (int64_t)((double)bytes / bytes_each(demand));
+}
+
+void budget_squeeze(struct manager *manager)
+{
+	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		struct entry *entry = pool->entries[ENTRY_READY].first;
+
+		if (!demand_is_squeezed(pool) || pool->demand->was_squeezed) {
+			entry = NULL;
+		} else {
+			log_info("pool.squeezed", "environment", pool->name, "ready",
+				pool->entries[ENTRY_READY].count);
+		}
+		for (; entry != NULL; entry = entry->next) {
+			if (!entry->frozen) {
+				entry_freeze_later(entry);
+			} else if (!entry->paged_out) {
+				page_out_later(entry);
+			}
+		}
+		if (pool->demand != NULL) {
+			pool->demand->was_squeezed = pool->demand->squeezed;
+		}
+	}
+}
+
+/* ---- the machine's ---- */
+
+/* Seconds of waiting that its last ready one spares, each second, for its bytes. */
+static double last_worth(const struct pool *pool)
+{
+	const struct demand *demand = pool->demand;
+	double worth = forecast_worth_mean(demand->forecast, demand->target);
+
+	return worth * (double)forecast_making_ms(demand->forecast) / bytes_each(demand);
+}
+
+static bool is_wanted(const struct pool *pool)
+{
+	return pool->demand->target > 0;
+}
+
+static bool is_above_min(const struct pool *pool)
+{
+	return pool->demand->target > (pool->conf != NULL ? pool->conf->pool_min : 0);
+}
+
+static struct pool *least_worth(const struct manager *manager, bool (*may)(const struct pool *pool))
+{
+	struct pool *found = NULL;
+
+	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		if (pool->demand != NULL && may(pool) &&
+			(found == NULL || last_worth(pool) < last_worth(found))) {
+			found = pool;
+		}
+	}
+	return found;
+}
+
+static int64_t spent_bytes(const struct manager *manager)
+{
+	double bytes = 0;
+
+	for (const struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		bytes += pool->demand != NULL
+				 ? bytes_each(pool->demand) * (double)pool->demand->target
+				 : 0;
+	}
+	return (int64_t)bytes;
+}
+
+static int64_t spent_count(const struct manager *manager)
+{
+	int64_t count = 0;
+
+	for (const struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		count += (int64_t)(pool->entries[ENTRY_CLAIMED].count +
+				   pool->entries[ENTRY_PAUSED].count);
+		count += pool->demand != NULL ? pool->demand->target : 0;
+	}
+	return count;
+}
+
+static bool over_memory(const struct manager *manager)
+{
+	int64_t budget = manager->config->memory_budget;
+
+	return budget > 0 && spent_bytes(manager) > budget;
+}
+
+static bool over_count(const struct manager *manager)
+{
+	return spent_count(manager) > manager->config->max_sandboxes;
+}
+
+void budget_share(struct manager *manager)
+{
+	struct pool *pool;
+
+	while (over_memory(manager) && (pool = least_worth(manager, may_squeeze)) != NULL) {
+		squeeze(pool, "memory_budget");
+	}
+	while (over_memory(manager) || over_count(manager)) {
+		if ((pool = least_worth(manager, is_above_min)) == NULL &&
+			(pool = least_worth(manager, is_wanted)) == NULL) {
+			return; /* what is claimed alone is over it */
+		}
+		pool->demand->limited_by = over_memory(manager) ? "memory_budget" : "max_sandboxes";
+		pool->demand->target--;
+	}
+}
