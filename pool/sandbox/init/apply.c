@@ -301,6 +301,9 @@ static void receive(struct apply *apply)
 		case APPLY_BEGIN:
 			apply_fail(apply, 0, "the change begins twice");
 		}
+		if (record.type > APPLY_END) {
+			apply_fail(apply, 0, "a part of the change that is of no kind");
+		}
 	}
 }
 
