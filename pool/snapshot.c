@@ -15,6 +15,7 @@
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
 #include "pool/sandbox/sandbox.h"
+#include "pool/snapshot_commits.h"
 #include "pool/upkeep.h"
 
 #include <inttypes.h>
@@ -39,8 +40,7 @@ struct snapshot_job {
 	struct pool_image *previous; /* counted: the snapshot taken of it before, or NULL */
 	char id[ID_SIZE]; /* of the sandbox */
 	uint32_t slot;
-	char **commits; /* of its workspaces when the copy began; NULL: as the image says */
-	bool torn; /* they are perhaps at neither those nor others */
+	struct snapshot_commits commits;
 	int64_t started_us;
 	pid_t pid;
 	int pidfd, fd;
@@ -96,7 +96,7 @@ static void job_free(struct snapshot_job *job)
 	fd_done(&job->fd);
 	buffer_done(&job->heard);
 	json_decref(job->about);
-	strv_free(job->commits);
+	snapshot_commits_done(&job->commits);
 	pool_image_put(job->image);
 	pool_image_put(job->previous);
 	free(job);
@@ -225,52 +225,6 @@ static json_t *layer_ids(const struct pool_image *image)
 	return ids;
 }
 
-static bool is_syncing(const struct entry *entry)
-{
-	return entry->sync != NULL || entry->record.sync.running || entry->record.sync.torn;
-}
-
-static void commits_note(struct snapshot_job *job)
-{
-	job->commits = strv_copy(job->entry->record.sync.commits);
-	job->torn = is_syncing(job->entry);
-}
-
-static bool same_commits(char *const *a, char *const *b)
-{
-	size_t count = strv_count(a);
-	bool same = count == strv_count(b);
-
-	for (size_t i = 0; same && i < count; i++) {
-		same = streq(a[i], b[i]);
-	}
-	return same;
-}
-
-/* Where its workspaces are by now. One that was being synced meanwhile is like one whose sync was
- * cut off: the next sync brings it to the end. */
-static void commits_tell(struct snapshot_job *job, json_t *made)
-{
-	const struct entry *entry = job->entry;
-	json_t *list;
-
-	if (entry != NULL) {
-		job->torn = job->torn || is_syncing(entry) ||
-			    !same_commits(job->commits, entry->record.sync.commits);
-	}
-	if (job->torn) {
-		json_object_set_new(made, "torn", json_true());
-	}
-	if (job->commits == NULL) {
-		return;
-	}
-	list = json_array();
-	for (char **at = job->commits; *at != NULL; at++) {
-		json_array_append_new(list, json_string(*at));
-	}
-	json_object_set_new(made, "commits", list);
-}
-
 /* The tree is complete. */
 static void commit(struct snapshot_job *job)
 {
@@ -280,7 +234,7 @@ static void commit(struct snapshot_job *job)
 		"id_count", (json_int_t)ID_RANGE, "files", (json_int_t)job->copied.files, "bytes",
 		(json_int_t)job->copied.bytes);
 
-	commits_tell(job, made);
+	snapshot_commits_tell(&job->commits, job->entry, made);
 	if (tell(job, made, &err) < 0) {
 		job_fail(job, &err);
 	} else {
@@ -376,7 +330,7 @@ static void make(struct snapshot_job *job, const char *staging)
 		return;
 	}
 	memcpy(job->staging, staging, strlen(staging) + 1);
-	commits_note(job);
+	snapshot_commits_note(&job->commits, job->entry);
 	if (job->keep) {
 		keep(job);
 		return;
