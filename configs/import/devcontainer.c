@@ -179,11 +179,18 @@ static void add_source(struct import *import, const char *workspace)
 	buffer_add_str(&import->out, "\n");
 }
 
-static void add_base(struct import *import)
+/* True: the base is an image, and may have the users that the file names. */
+static bool add_base(struct import *import)
 {
 	const char *image = text_of(import, "image");
 	const json_t *build = json_object_get(import->json, "build");
 
+	if (image != NULL && strstr(image, "@sha256:") != NULL) {
+		CLEANUP(free_p) char *base = xasprintf("oci:%s", image);
+
+		add_line(import, "base", base);
+		return true;
+	}
 	if (image != NULL) {
 		note(import,
 			"base: its image is %s. Name it by digest, oci:IMAGE@sha256:…; until then "
@@ -203,6 +210,7 @@ static void add_base(struct import *import)
 			"digest, and its other containers as services.");
 	}
 	add_line(import, "base", "host");
+	return false;
 }
 
 static void add_env(struct import *import, const char *workspace)
@@ -430,13 +438,16 @@ static void import_all(struct import *import)
 {
 	CLEANUP(free_p) char *workspace = workspace_of(import);
 	const char *user = text_of(import, "remoteUser");
+	bool of_image;
 
 	user = user != NULL ? user : text_of(import, "containerUser");
 	add_name(import);
 	add_source(import, workspace);
-	add_base(import);
+	of_image = add_base(import);
 	add_env(import, workspace);
-	if (user != NULL && !streq(user, "root")) {
+	if (of_image && user != NULL) {
+		add_line(import, "user", user);
+	} else if (user != NULL && !streq(user, "root")) {
 		note(import, "user: it works as %s, whom the base must have; say `user: %s` then.",
 			user, user);
 	}

@@ -99,6 +99,20 @@ static void test_nothing_is_dropped_in_silence(void **state)
 	environment_free(read_back(yaml));
 }
 
+static void test_an_image_by_digest(void **state)
+{
+	CLEANUP(free_p)
+	char *yaml = import("{\"image\":\"ghcr.io/acme/dev:1@sha256:"
+			    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\","
+			    "\"remoteUser\":\"node\"}");
+	CLEANUP(environment_free_p) struct environment *e = read_back(yaml);
+
+	(void)state;
+	assert_contains(yaml, "oci:ghcr.io/acme/dev:1@sha256:e3b0");
+	assert_string_equal(e->user, "node");
+	assert_int_equal(e->base, BASE_OCI);
+}
+
 static void test_refused(void **state)
 {
 	static const char *const bad[] = {"", "[]", "{", "{\"name\"}", "nonsense"};
@@ -133,6 +147,7 @@ int main(void)
 		cmocka_unit_test(test_comments),
 		cmocka_unit_test(test_what_becomes_what),
 		cmocka_unit_test(test_nothing_is_dropped_in_silence),
+		cmocka_unit_test(test_an_image_by_digest),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_odd_types),
 	};
