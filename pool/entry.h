@@ -71,6 +71,7 @@ struct entry {
 	struct loop_timer *freeze_timer; /* freeze.c's */
 	struct loop_timer *meter_timer; /* meter.c's */
 	struct loop_timer *page_timer; /* page_out.c's */
+	int64_t frozen_cpu_us, frozen_bytes; /* what it had used when it was frozen, unclaimed */
 	bool frozen; /* its cgroup was told so */
 	bool paged_out; /* and its memory was given back */
 	bool was_frozen; /* adopted: it is to be frozen again */

@@ -73,6 +73,7 @@ void entry_freeze(struct entry *entry)
 		loop_timer_stop(entry->freeze_timer);
 		entry->pool->freezes++;
 		cgroup_write(entry, true);
+		meter_frozen(entry);
 	}
 }
 

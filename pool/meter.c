@@ -66,11 +66,28 @@ void meter_begin(struct entry *entry)
 	if (meter->sampled_ms > 0) {
 		return;
 	}
-	(void)look(entry, &usage);
+	/* What was frozen has used nothing since; what is claimed sooner pays for its start. A look
+	 * would be in the way of the next claim. */
+	if (entry->frozen_cpu_us > 0) {
+		usage.cpu_us = entry->frozen_cpu_us;
+		usage.memory_bytes = entry->frozen_bytes;
+	} else if (entry->manager->config->freeze_after_ms == 0) {
+		(void)look(entry, &usage);
+	}
 	meter->cpu_base_us = usage.cpu_us;
 	meter->memory_kib = usage.memory_bytes / 1024;
 	meter->sampled_ms = meter->started_ms;
 	loop_timer_after(entry->meter_timer, SAMPLE_EVERY_MS);
+}
+
+void meter_frozen(struct entry *entry)
+{
+	struct sandbox_usage usage;
+
+	if (entry->record.meter.started_ms == 0 && look(entry, &usage)) {
+		entry->frozen_cpu_us = usage.cpu_us;
+		entry->frozen_bytes = usage.memory_bytes;
+	}
 }
 
 void meter_pause(struct entry *entry)

@@ -19,6 +19,8 @@ struct meter_sums {
 };
 
 /* Claimed, or back from sleep: `begin` a moment after, so that the claim does not wait for it. */
+/* What a sandbox that nobody has claimed has used until it was frozen: not its next owner's. */
+void meter_frozen(struct entry *entry);
 void meter_begin(struct entry *entry);
 void meter_pause(struct entry *entry); /* before it is recorded */
 void meter_resume(struct entry *entry);
