@@ -4,7 +4,9 @@
 #include "base/io.h"
 
 #include <fcntl.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 char *temp_folder(void)
 {
@@ -69,4 +71,18 @@ int teardown_folder(void **state)
 {
 	temp_remove(*state);
 	return 0;
+}
+
+bool temp_unmount(const char *at)
+{
+	for (int look = 0; look < 1000; look++) {
+		if (umount2(at, 0) == 0) {
+			return true;
+		}
+		if (errno != EBUSY) {
+			return false;
+		}
+		usleep(10000);
+	}
+	return false;
 }

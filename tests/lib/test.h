@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,9 @@
 char *temp_folder(void);
 void temp_remove(char *folder);
 DEFINE_CLEANUP(temp_remove_p, char, temp_remove)
+/* Unmounts it, waiting for what killed processes had started there to go. */
+bool temp_unmount(const char *at);
+
 /* folder/name with this text, 0644. */
 void temp_write(const char *folder, const char *name, const char *text);
 /* The text of folder/name; the caller frees it. */

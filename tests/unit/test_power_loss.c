@@ -504,21 +504,6 @@ static void clone_disk(const struct place *place, const char *from, const char *
 	assert_int_equal(ioctl(to_fd, FICLONE, from_fd), 0);
 }
 
-/* What the killed one has started may still be on its way out. */
-static bool unmounted(const char *at)
-{
-	for (int look = 0; look < 1000; look++) {
-		if (umount2(at, 0) == 0) {
-			return true;
-		}
-		if (errno != EBUSY) {
-			return false;
-		}
-		usleep(10000);
-	}
-	return false;
-}
-
 static void try_once(struct place *place, int acks_fd, struct finding *finding)
 {
 	CLEANUP(free_p) char *file = in_place(place, "disks/clone");
@@ -536,7 +521,7 @@ static void try_once(struct place *place, int acks_fd, struct finding *finding)
 		damage(finding, strerror(errno), "mount");
 	} else {
 		check_store(at, place->acks, before, place->ack_count, finding);
-		assert_true(unmounted(at));
+		assert_true(temp_unmount(at));
 	}
 	finding->damaged_tries += finding->damages > 0 ? 1 : 0;
 	assert_int_equal(unlink(file), 0);
@@ -571,7 +556,7 @@ static struct finding lose_power(struct place *place, size_t tries)
 	(void)kill(pid, SIGKILL);
 	(void)waitpid(pid, &code, 0);
 	close(ends[0]);
-	assert_true(unmounted(at));
+	assert_true(temp_unmount(at));
 	printf("# %s%s: %zu tries, %zu with damage, %zu snapshots looked at, %zu "
 	       "acknowledgements\n",
 		place->type, lying ? " without syncfs" : "", finding.tries, finding.damaged_tries,
