@@ -114,6 +114,16 @@ void strv_add(char ***list, const char *text)
 	(*list)[count + 1] = NULL;
 }
 
+bool strv_contains(char *const *list, const char *text)
+{
+	for (size_t i = 0; list != NULL && list[i] != NULL; i++) {
+		if (streq(list[i], text)) {
+			return true;
+		}
+	}
+	return false;
+}
+
 void strv_free(char **list)
 {
 	for (size_t i = 0; list != NULL && list[i] != NULL; i++) {

@@ -91,8 +91,8 @@ static inline bool str_starts(const char *text, const char *prefix)
 	return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
-/* A growing array: `struct thing *things; size_t things_count, things_room;` and then
- * `*array_add(&things, &count, &room, sizeof(*things)) = …`. The new element is zeroed. */
+/* A growing array: `struct thing *things; size_t count, room;` and then
+ * `*array_add(&things, &count, &room) = …`. The new element is zeroed. */
 void *array_add_(void **array, size_t *count, size_t *room, size_t element_size);
 #define array_add(array, count, room)                                                              \
 	((__typeof__(*(array)))array_add_((void **)(array), (count), (room), sizeof(**(array))))
@@ -101,6 +101,7 @@ void *array_add_(void **array, size_t *count, size_t *room, size_t element_size)
 char **strv_copy(char *const *list); /* NULL gives NULL */
 void strv_add(char ***list, const char *text);
 size_t strv_count(char *const *list); /* NULL counts 0 */
+bool strv_contains(char *const *list, const char *text); /* NULL holds nothing */
 void strv_free(char **list);
 DEFINE_CLEANUP(strv_free_p, char *, strv_free)
 

@@ -137,16 +137,6 @@ int sandbox_usage_read(const struct config *config, const char *id, struct sandb
 	return 0;
 }
 
-static bool list_has(char *const *list, const char *id)
-{
-	for (size_t i = 0; list != NULL && list[i] != NULL; i++) {
-		if (streq(list[i], id)) {
-			return true;
-		}
-	}
-	return false;
-}
-
 /* Adds the ids among the entries of a folder that may be missing. */
 static int folder_list(int dir_fd, const char *path, char ***ids, struct error *err)
 {
@@ -161,7 +151,7 @@ static int folder_list(int dir_fd, const char *path, char ***ids, struct error *
 
 		if ((str_starts(name, SANDBOX_ID_PREFIX) ||
 			    str_starts(name, BUILD_SANDBOX_ID_PREFIX)) &&
-			name_is_valid(name) && !list_has(*ids, name)) {
+			name_is_valid(name) && !strv_contains(*ids, name)) {
 			strv_add(ids, name);
 		}
 	}

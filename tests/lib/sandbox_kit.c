@@ -151,6 +151,21 @@ void sandbox_kit_restart(struct sandbox_kit *kit)
 	launcher_run(kit);
 }
 
+struct sandbox_kit *sandbox_kit_broken(const char *point, const char *action)
+{
+	CLEANUP(free_p) char *fault = NULL;
+	struct sandbox_kit *kit;
+
+	if (geteuid() != 0) {
+		skip();
+	}
+	fault = xasprintf("%s:1:%s", point, action);
+	assert_int_equal(setenv("HOB_FAULT", fault, 1), 0);
+	kit = sandbox_kit_new(1);
+	assert_int_equal(unsetenv("HOB_FAULT"), 0);
+	return kit;
+}
+
 void sandbox_kit_free(struct sandbox_kit *kit)
 {
 	if (kit == NULL) {

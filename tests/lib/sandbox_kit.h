@@ -40,6 +40,9 @@ int sandbox_kit_teardown(void **state);
 /* Without cmocka's fixtures, for benchmarks and for several in one test; `launchers` as in config.
  */
 struct sandbox_kit *sandbox_kit_new(int64_t launchers);
+/* One launcher in which the first passage of a fault point does `action` (base/fault.h). Skips the
+ * test where there is no root. */
+struct sandbox_kit *sandbox_kit_broken(const char *point, const char *action);
 void sandbox_kit_free(struct sandbox_kit *kit);
 /* Stops the launchers and starts others, as a restart of hobd does. */
 void sandbox_kit_restart(struct sandbox_kit *kit);

@@ -1,4 +1,5 @@
 /* Webhooks: signatures, what bodies say, and which environments they concern. */
+#include "tests/lib/environment_kit.h"
 #include "tests/lib/test.h"
 
 #include "configs/environment.h"
@@ -84,11 +85,8 @@ static struct environment *environment_of(const char *url, const char *ref)
 {
 	CLEANUP(free_p)
 	char *text = xasprintf("name: webapp\nsource: {url: \"%s\", ref: \"%s\"}\n", url, ref);
-	struct environment *environment = NULL;
-	struct error err = ERROR_INIT;
 
-	assert_ok(environment_parse("test", text, strlen(text), &environment, &err), &err);
-	return environment;
+	return env_parse(text);
 }
 
 static bool concerns(const char *event, const char *body, const char *url, const char *ref)

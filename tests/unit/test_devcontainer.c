@@ -1,4 +1,5 @@
 /* devcontainer.json: comments, what becomes what, and that nothing is dropped in silence. */
+#include "tests/lib/environment_kit.h"
 #include "tests/lib/test.h"
 
 #include "configs/environment.h"
@@ -14,15 +15,6 @@ static char *import(const char *text)
 
 	assert_ok(devcontainer_import(&place, text, strlen(text), &yaml, &err), &err);
 	return yaml;
-}
-
-static struct environment *read_back(const char *yaml)
-{
-	struct environment *environment = NULL;
-	struct error err = ERROR_INIT;
-
-	assert_ok(environment_parse("x", yaml, strlen(yaml), &environment, &err), &err);
-	return environment;
 }
 
 static void test_comments(void **state)
@@ -62,7 +54,7 @@ static void test_what_becomes_what(void **state)
 			    "\"it's\"],\"postCreateCommand\":{\"x y\":\"one\",\"z\":[\"two\"]},"
 			    "\"postStartCommand\":\"warm ${containerWorkspaceFolder}\","
 			    "\"hostRequirements\":{\"cpus\":3,\"memory\":\"6gb\"}}");
-	CLEANUP(environment_free_p) struct environment *e = read_back(yaml);
+	CLEANUP(environment_free_p) struct environment *e = env_parse(yaml);
 
 	(void)state;
 	assert_string_equal(e->name, "my-app-node");
@@ -96,7 +88,7 @@ static void test_nothing_is_dropped_in_silence(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
 		assert_contains(yaml, wanted[i]);
 	}
-	environment_free(read_back(yaml));
+	environment_free(env_parse(yaml));
 }
 
 static void test_an_image_by_digest(void **state)
@@ -105,7 +97,7 @@ static void test_an_image_by_digest(void **state)
 	char *yaml = import("{\"image\":\"ghcr.io/acme/dev:1@sha256:"
 			    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\","
 			    "\"remoteUser\":\"node\"}");
-	CLEANUP(environment_free_p) struct environment *e = read_back(yaml);
+	CLEANUP(environment_free_p) struct environment *e = env_parse(yaml);
 
 	(void)state;
 	assert_contains(yaml, "oci:ghcr.io/acme/dev:1@sha256:e3b0");
@@ -138,7 +130,7 @@ static void test_odd_types(void **state)
 			    "\"workspaceFolder\":{},\"remoteUser\":1}");
 
 	(void)state;
-	environment_free(read_back(yaml));
+	environment_free(env_parse(yaml));
 }
 
 int main(void)

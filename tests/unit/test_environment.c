@@ -1,4 +1,5 @@
 /* Environments: what a good file gives, and for every kind of mistake the place and the words. */
+#include "tests/lib/environment_kit.h"
 #include "tests/lib/test.h"
 
 #include "base/buffer.h"
@@ -10,32 +11,9 @@
 #include <limits.h>
 #include <sys/stat.h>
 
-static struct environment *parse(const char *text)
-{
-	struct environment *environment = NULL;
-	struct error err = ERROR_INIT;
-
-	assert_ok(
-		environment_parse("/srv/envs/webapp.yaml", text, strlen(text), &environment, &err),
-		&err);
-	return environment;
-}
-
-/* The message of a text that must be refused. */
-static const char *refuse(const char *text, struct error *err)
-{
-	struct environment *environment = NULL;
-
-	*err = ERROR_INIT;
-	assert_kind(environment_parse("webapp.yaml", text, strlen(text), &environment, err), err,
-		ERROR_INVALID);
-	assert_null(environment);
-	return err->message;
-}
-
 static void test_defaults(void **state)
 {
-	CLEANUP(environment_free_p) struct environment *e = parse("name: webapp\n");
+	CLEANUP(environment_free_p) struct environment *e = env_parse("name: webapp\n");
 
 	(void)state;
 	assert_string_equal(e->file, "/srv/envs/webapp.yaml");
@@ -95,7 +73,7 @@ static const char full[] = "name: webapp\n"
 
 static void test_everything(void **state)
 {
-	CLEANUP(environment_free_p) struct environment *e = parse(full);
+	CLEANUP(environment_free_p) struct environment *e = env_parse(full);
 
 	(void)state;
 	assert_int_equal(e->source_count, 2);
@@ -159,7 +137,7 @@ static void test_lifecycles(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		CLEANUP(free_p) char *text = xasprintf("name: a\n%s\n", rows[i].text);
-		CLEANUP(environment_free_p) struct environment *e = parse(text);
+		CLEANUP(environment_free_p) struct environment *e = env_parse(text);
 
 		assert_int_equal(e->idle_ms, rows[i].idle_ms);
 		assert_int_equal(e->pause_ms, rows[i].pause_ms);
@@ -177,9 +155,9 @@ static void test_explain_reads_back(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
-		CLEANUP(environment_free_p) struct environment *e = parse(texts[i]);
+		CLEANUP(environment_free_p) struct environment *e = env_parse(texts[i]);
 		CLEANUP(free_p) char *explained = environment_explain(e);
-		CLEANUP(environment_free_p) struct environment *again = parse(explained);
+		CLEANUP(environment_free_p) struct environment *again = env_parse(explained);
 		CLEANUP(free_p) char *explained_again = environment_explain(again);
 
 		assert_string_equal(e->fingerprint, again->fingerprint);
@@ -315,7 +293,7 @@ static void test_mistakes(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(mistakes); i++) {
-		assert_contains(refuse(mistakes[i].text, &err), mistakes[i].message);
+		assert_contains(env_refuse(mistakes[i].text, &err), mistakes[i].message);
 		assert_contains(err.message, "webapp.yaml:");
 	}
 }
@@ -325,11 +303,11 @@ static void test_hints(void **state)
 	struct error err;
 
 	(void)state;
-	refuse("name: a\nbase: {tar: /x}\n", &err);
+	env_refuse("name: a\nbase: {tar: /x}\n", &err);
 	assert_contains(err.hint, "sha256sum");
-	refuse("name: a\nsteps:\n\t- x\n", &err);
+	env_refuse("name: a\nsteps:\n\t- x\n", &err);
 	assert_contains(err.hint, "tab");
-	refuse("name: a\nlimits: {foo: 1}\n", &err);
+	env_refuse("name: a\nlimits: {foo: 1}\n", &err);
 	assert_contains(err.hint, "cpus, memory, pids, disk");
 }
 
@@ -364,14 +342,14 @@ static void test_addresses(void **state)
 		char *text = xasprintf("name: a\nsource: {url: \"%s\"}\n", refused[i].text);
 		struct error err;
 
-		assert_contains(refuse(text, &err), refused[i].message);
+		assert_contains(env_refuse(text, &err), refused[i].message);
 		assert_null(strstr(err.message, "hunter2"));
 		assert_null(strstr(err.hint, "hunter2"));
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(accepted); i++) {
 		CLEANUP(free_p)
 		char *text = xasprintf("name: a\nsource: {url: \"%s\"}\n", accepted[i].text);
-		CLEANUP(environment_free_p) struct environment *e = parse(text);
+		CLEANUP(environment_free_p) struct environment *e = env_parse(text);
 
 		assert_string_equal(e->sources[0].url, accepted[i].message);
 	}
@@ -379,7 +357,7 @@ static void test_addresses(void **state)
 
 static void fingerprint_of(const char *text, char *fingerprint)
 {
-	CLEANUP(environment_free_p) struct environment *e = parse(text);
+	CLEANUP(environment_free_p) struct environment *e = env_parse(text);
 
 	memcpy(fingerprint, e->fingerprint, SHA256_TEXT_SIZE);
 }
@@ -435,7 +413,7 @@ static void test_caps(void **state)
 		buffer_addf(&text, ", A%d: x", i);
 	}
 	buffer_add_str(&text, "}\n");
-	assert_contains(refuse(text.data, &err), "has more than 256 variables");
+	assert_contains(env_refuse(text.data, &err), "has more than 256 variables");
 
 	buffer_clear(&text);
 	buffer_add_str(&text, "name: a\nsteps: [");
@@ -443,7 +421,7 @@ static void test_caps(void **state)
 		buffer_add_str(&text, "a,");
 	}
 	buffer_add_str(&text, "]\n");
-	assert_contains(refuse(text.data, &err), "more than 10000 values");
+	assert_contains(env_refuse(text.data, &err), "more than 10000 values");
 
 	buffer_clear(&text);
 	buffer_add_str(&text, "name: a\nsteps: [");
@@ -451,13 +429,13 @@ static void test_caps(void **state)
 		buffer_addf(&text, "{name: s%d, run: x},", i);
 	}
 	buffer_add_str(&text, "]\n");
-	assert_contains(refuse(text.data, &err), "\"steps\" has 25 entries; at most 24");
+	assert_contains(env_refuse(text.data, &err), "\"steps\" has 25 entries; at most 24");
 
 	buffer_clear(&text);
 	while (text.length <= YAML_BYTES_MAX) {
 		buffer_add_str(&text, "# a line that only fills the file\n");
 	}
-	assert_contains(refuse(text.data, &err), "larger than 1048576 bytes");
+	assert_contains(env_refuse(text.data, &err), "larger than 1048576 bytes");
 }
 
 static void test_sizes(void **state)

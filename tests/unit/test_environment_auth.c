@@ -1,30 +1,8 @@
 /* How a source is fetched: what goes with which url, and what is missing. */
+#include "tests/lib/environment_kit.h"
 #include "tests/lib/test.h"
 
 #include "configs/environment.h"
-
-static struct environment *parse(const char *text)
-{
-	struct environment *environment = NULL;
-	struct error err = ERROR_INIT;
-
-	assert_ok(
-		environment_parse("/srv/envs/webapp.yaml", text, strlen(text), &environment, &err),
-		&err);
-	return environment;
-}
-
-/* The message of a text that must be refused. */
-static const char *refuse(const char *text, struct error *err)
-{
-	struct environment *environment = NULL;
-
-	*err = ERROR_INIT;
-	assert_kind(environment_parse("webapp.yaml", text, strlen(text), &environment, err), err,
-		ERROR_INVALID);
-	assert_null(environment);
-	return err->message;
-}
 
 struct mistake {
 	const char *text, *message;
@@ -62,14 +40,14 @@ static void test_auth(void **state)
 		char *text = xasprintf("name: a\nsource: {url: \"%s}\n", refused[i].text);
 		struct error err;
 
-		assert_contains(refuse(text, &err), refused[i].message);
+		assert_contains(env_refuse(text, &err), refused[i].message);
 		assert_null(strstr(err.message, "hunter2"));
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(accepted); i++) {
 		CLEANUP(free_p)
 		char *text = xasprintf("name: a\nsource: {url: \"%s}\n", accepted[i]);
 
-		environment_free(parse(text));
+		environment_free(env_parse(text));
 	}
 }
 

@@ -1,4 +1,5 @@
 /* Packages: what an exact version is for each manager, and what their reports say. */
+#include "tests/lib/environment_kit.h"
 #include "tests/lib/test.h"
 
 #include "builder/packages/packages.h"
@@ -128,11 +129,9 @@ static void test_names(void **state)
 
 static void refuse(const char *text, const char *message, const char *hint)
 {
-	struct environment *environment = NULL;
-	struct error err = ERROR_INIT;
+	struct error err;
 
-	assert_kind(environment_parse("app.yaml", text, strlen(text), &environment, &err), &err,
-		ERROR_INVALID);
+	(void)env_refuse(text, &err);
 	if (strstr(err.message, message) == NULL || strstr(err.hint, hint) == NULL) {
 		fail_msg("\"%s\" (%s)", err.message, err.hint);
 	}
@@ -142,10 +141,10 @@ static void test_refusals(void **state)
 {
 	(void)state;
 	refuse("name: a\npackages:\n  apt:\n    - ripgrep\n",
-		"app.yaml:4:7: \"packages.apt\" names no exact version of ripgrep",
-		"`hob env pin app.yaml` writes in what it is now; `apt-cache policy ripgrep`");
+		"webapp.yaml:4:7: \"packages.apt\" names no exact version of ripgrep",
+		"`hob env pin webapp.yaml` writes in what it is now; `apt-cache policy ripgrep`");
 	refuse("name: a\npackages: {npm: [typescript@latest]}\n",
-		"app.yaml:2:18: \"packages.npm\" names no exact version of typescript",
+		"webapp.yaml:2:18: \"packages.npm\" names no exact version of typescript",
 		"npm view typescript");
 	refuse("name: a\npackages: {pip: ['pandas>=2']}\n", "\"pandas>=2\" is not of the form",
 		"pip index versions pandas");
@@ -168,27 +167,18 @@ static void test_refusals(void **state)
 	refuse("name: a\nfiles: [{url: 'http://h/a', path: /tmp/a, " SUM "}]\n", "own", "");
 }
 
-static struct environment *parse(const char *text)
-{
-	struct environment *environment = NULL;
-	struct error err = ERROR_INIT;
-
-	assert_ok(environment_parse("app.yaml", text, strlen(text), &environment, &err), &err);
-	return environment;
-}
-
 static void test_environment(void **state)
 {
 	CLEANUP(environment_free_p)
-	struct environment *plain = parse("name: a\n");
+	struct environment *plain = env_parse("name: a\n");
 	CLEANUP(environment_free_p)
-	struct environment *e = parse("name: a\nenv: {A: b, Z: z}\npackages: {npm: "
-				      "[\"a@1.0.0\"], pip: [\"b==1\"], apt: [\"cc=1\"]}\n");
+	struct environment *e = env_parse("name: a\nenv: {A: b, Z: z}\npackages: {npm: "
+					  "[\"a@1.0.0\"], pip: [\"b==1\"], apt: [\"cc=1\"]}\n");
 	CLEANUP(environment_free_p)
 	struct environment *own =
-		parse("name: a\nenv: {PATH: /x}\npackages: {npm: [\"a@1.0.0\"]}\n");
+		env_parse("name: a\nenv: {PATH: /x}\npackages: {npm: [\"a@1.0.0\"]}\n");
 	CLEANUP(free_p) char *text = environment_explain(e);
-	CLEANUP(environment_free_p) struct environment *again = parse(text);
+	CLEANUP(environment_free_p) struct environment *again = env_parse(text);
 
 	(void)state;
 	assert_null(plain->env[0]);

@@ -11,17 +11,6 @@ static const char *const create_points[] = {
 	"create.cgroup", "create.cloned", "create.folder", "create.overlay", "create.supplied"};
 static const char *const destroy_points[] = {"destroy.trash", "destroy.cgroup"};
 
-static struct sandbox_kit *kit_with_fault(const char *point, const char *action)
-{
-	CLEANUP(free_p) char *fault = xasprintf("%s:1:%s", point, action);
-	struct sandbox_kit *kit;
-
-	assert_int_equal(setenv("HOB_FAULT", fault, 1), 0);
-	kit = sandbox_kit_new(1);
-	assert_int_equal(unsetenv("HOB_FAULT"), 0);
-	return kit;
-}
-
 static void assert_list(struct sandbox_kit *kit, size_t wanted)
 {
 	CLEANUP(strv_free_p) char **ids = NULL;
@@ -44,11 +33,8 @@ static void works_again(struct sandbox_kit *kit)
 static void test_a_failed_creation_leaves_nothing(void **state)
 {
 	(void)state;
-	if (geteuid() != 0) {
-		skip();
-	}
 	for (size_t i = 0; i < ARRAY_SIZE(create_points); i++) {
-		struct sandbox_kit *kit = kit_with_fault(create_points[i], "EIO");
+		struct sandbox_kit *kit = sandbox_kit_broken(create_points[i], "EIO");
 		struct sandbox_spec spec = kit_spec(kit, "sb-fault", 3);
 		struct kit_box box;
 
@@ -63,11 +49,8 @@ static void test_a_failed_creation_leaves_nothing(void **state)
 static void test_a_killed_creation_is_found_and_removed(void **state)
 {
 	(void)state;
-	if (geteuid() != 0) {
-		skip();
-	}
 	for (size_t i = 0; i < ARRAY_SIZE(create_points); i++) {
-		struct sandbox_kit *kit = kit_with_fault(create_points[i], "kill");
+		struct sandbox_kit *kit = sandbox_kit_broken(create_points[i], "kill");
 		struct sandbox_spec spec = kit_spec(kit, "sb-fault", 3);
 		struct kit_box box;
 
@@ -87,11 +70,8 @@ static void test_a_killed_creation_is_found_and_removed(void **state)
 static void test_a_killed_destruction_is_taken_up(void **state)
 {
 	(void)state;
-	if (geteuid() != 0) {
-		skip();
-	}
 	for (size_t i = 0; i < ARRAY_SIZE(destroy_points); i++) {
-		struct sandbox_kit *kit = kit_with_fault(destroy_points[i], "kill");
+		struct sandbox_kit *kit = sandbox_kit_broken(destroy_points[i], "kill");
 		struct kit_box box;
 
 		box_open(kit, &box, "sb-fault", 3);
@@ -107,19 +87,13 @@ static void test_a_killed_destruction_is_taken_up(void **state)
 
 static void test_a_killed_seal_is_done_again(void **state)
 {
-	struct sandbox_kit *kit;
-	struct sandbox_spec spec;
+	struct sandbox_kit *kit = sandbox_kit_broken("seal.probed", "kill");
+	CLEANUP(free_p) char *staging = xasprintf("%s/staging/step", kit->config.store);
+	struct sandbox_spec spec = kit_spec(kit, "bs-fault", 3);
 	struct kit_box box;
-	CLEANUP(free_p) char *staging = NULL;
 
 	(void)state;
-	if (geteuid() != 0) {
-		skip();
-	}
-	kit = kit_with_fault("seal.probed", "kill");
-	staging = xasprintf("%s/staging/step", kit->config.store);
 	assert_int_equal(mkdir(staging, 0700), 0);
-	spec = kit_spec(kit, "bs-fault", 3);
 	spec.kind = SANDBOX_BUILD;
 	spec.staging = "step";
 	assert_ok(box_create(kit, &box, &spec), &kit->err);

@@ -1,6 +1,7 @@
 /* What services are made of: the first bytes of an HTTP answer, back-off, their settings, logs and
  * probes of a real hob-init. */
 #include "tests/lib/init_kit.h"
+#include "tests/lib/environment_kit.h"
 #include "tests/lib/test.h"
 
 #include "base/clock.h"
@@ -69,23 +70,11 @@ static void test_delays(void **state)
 		service_delay_ms(INT64_C(86400000), INT64_C(86400000), 50), INT64_C(86400000));
 }
 
-static struct environment *parse(const char *text)
-{
-	struct environment *environment = NULL;
-	struct error err = ERROR_INIT;
-
-	assert_ok(environment_parse("e.yaml", text, strlen(text), &environment, &err), &err);
-	return environment;
-}
-
 static void refuse(const char *text, const char *expected)
 {
-	struct environment *environment = NULL;
-	struct error err = ERROR_INIT;
+	struct error err;
 
-	assert_kind(environment_parse("e.yaml", text, strlen(text), &environment, &err), &err,
-		ERROR_INVALID);
-	assert_contains(err.message, expected);
+	assert_contains(env_refuse(text, &err), expected);
 }
 
 #define ONE(keys) "name: e\nservices: [{name: a, run: x, " keys "}]\n"
@@ -94,14 +83,14 @@ static void test_settings(void **state)
 {
 	CLEANUP(environment_free_p)
 	struct environment *e =
-		parse("name: e\nservices:\n"
-		      "  - name: web\n    run: npm start\n    env: {B: 2, A: 1}\n"
-		      "    ready: {http: \"http://localhost:3000/up?x#frag\", timeout: 5s}\n"
-		      "    restart: {attempts: 0}\n    on_refresh: signal\n"
-		      "  - {name: db, run: db, ready: {tcp: 5432}, on_restore: skip}\n"
-		      "prime: {run: make, on_failure: ignore}\n");
+		env_parse("name: e\nservices:\n"
+			  "  - name: web\n    run: npm start\n    env: {B: 2, A: 1}\n"
+			  "    ready: {http: \"http://localhost:3000/up?x#frag\", timeout: 5s}\n"
+			  "    restart: {attempts: 0}\n    on_refresh: signal\n"
+			  "  - {name: db, run: db, ready: {tcp: 5432}, on_restore: skip}\n"
+			  "prime: {run: make, on_failure: ignore}\n");
 	CLEANUP(free_p) char *text = environment_explain(e);
-	CLEANUP(environment_free_p) struct environment *again = parse(text);
+	CLEANUP(environment_free_p) struct environment *again = env_parse(text);
 	CLEANUP(free_p) char *request = NULL;
 	uint16_t port = 0;
 
@@ -146,13 +135,13 @@ static void test_settings_refused(void **state)
 /* Only what runs counts, not how long it may take; and the image knows nothing of it. */
 static void test_fingerprints(void **state)
 {
-	CLEANUP(environment_free_p) struct environment *none = parse("name: e\n");
-	CLEANUP(environment_free_p) struct environment *one = parse(ONE("ready: {tcp: 80}"));
+	CLEANUP(environment_free_p) struct environment *none = env_parse("name: e\n");
+	CLEANUP(environment_free_p) struct environment *one = env_parse(ONE("ready: {tcp: 80}"));
 	CLEANUP(environment_free_p)
-	struct environment *slow = parse(ONE("ready: {tcp: 80, timeout: 1h}"));
-	CLEANUP(environment_free_p) struct environment *other = parse(ONE("ready: {tcp: 81}"));
+	struct environment *slow = env_parse(ONE("ready: {tcp: 80, timeout: 1h}"));
+	CLEANUP(environment_free_p) struct environment *other = env_parse(ONE("ready: {tcp: 81}"));
 	CLEANUP(environment_free_p)
-	struct environment *prime = parse("name: e\nprime: {run: x}\n");
+	struct environment *prime = env_parse("name: e\nprime: {run: x}\n");
 
 	(void)state;
 	assert_string_equal(none->warm_fingerprint, "");

@@ -10,13 +10,10 @@
 #include "snapshots/store_private.h"
 #include "snapshots/verify.h"
 
+#include "tests/lib/fault_kit.h"
 #include "tests/lib/store_kit.h"
 #include "tests/lib/test.h"
 
-#include "base/io.h"
-
-#include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -89,7 +86,7 @@ static int carry_over(struct store *store, int64_t id, struct error *err)
 	return status < 0 ? status : snapshot_import(store, &source, 100000, &imported, err);
 }
 
-static int work_on(struct store *store, struct error *err)
+static int work(struct store *store, struct error *err)
 {
 	const struct verify_events events = {ignore_damage, NULL, NULL};
 	const struct gc_policy policy = {.keep_last = 2};
@@ -110,50 +107,6 @@ static int work_on(struct store *store, struct error *err)
 	status = status < 0 ? status : snapshot_flatten(store, second.id, &flat, err);
 	status = status < 0 ? status : gc_plan_make(store, &policy, 1, &plan, err);
 	return status < 0 ? status : gc_plan_run(store, &plan, &collected, err);
-}
-
-static int work(const char *path)
-{
-	CLEANUP(store_close_p) struct store *store = NULL;
-	struct store_sweep sweep;
-	struct error err = ERROR_INIT;
-	int status = store_open(path, STORE_WRITE, &store, &err);
-
-	if (status == 0) {
-		status = store_recover(store, &sweep, &err);
-	}
-	if (status == 0) {
-		status = work_on(store, &err);
-	}
-	if (status < 0) {
-		fprintf(stderr, "%s\n", err.message);
-	}
-	return -status;
-}
-
-/* ---- the driver ---- */
-
-static int run_child(const struct store *store, const char *fault, const char *list)
-{
-	int status = 0;
-	pid_t pid = fork();
-
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-		if (fault != NULL) {
-			dup2(null, STDERR_FILENO);
-			setenv("HOB_FAULT", fault, 1);
-		}
-		if (list != NULL) {
-			setenv("HOB_FAULT_LIST", list, 1);
-		}
-		execl("/proc/self/exe", "test_snapshot_faults", "--work", store_path(store), NULL);
-		_exit(126);
-	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	return status;
 }
 
 /* img-1 of one layer; snap-1 "kept", pinned, with two of its own; two more that are due to go. */
@@ -239,15 +192,6 @@ static void assert_nothing_else(struct store *store, const char *fault)
 	}
 }
 
-static struct store *open_empty(const char *folder)
-{
-	CLEANUP(free_p) char *path = xasprintf("%s/store", folder);
-	struct error err = ERROR_INIT;
-
-	assert_ok(io_remove_tree(AT_FDCWD, path, &err), &err);
-	return store_kit_open(folder);
-}
-
 static void mend(struct store *store)
 {
 	CLEANUP(gc_plan_done) struct gc_plan plan = {0};
@@ -262,19 +206,15 @@ static void mend(struct store *store)
 	assert_int_equal(collected.passed_over, 0);
 }
 
-/* One run with one fault. False: the point was not passed that often. */
-static bool break_once(const char *folder, const char *point, int passage, const char *action)
+static bool break_once(struct store *store, const char *fault, int passage)
 {
-	CLEANUP(free_p) char *fault = xasprintf("%s:%d:%s", point, passage, action);
-	CLEANUP(store_close_p) struct store *store = open_empty(folder);
-	int status;
+	int status = fault_kit_run(store, fault);
 
-	prepare(store);
-	status = run_child(store, fault, NULL);
+	(void)passage;
 	mend(store);
 	assert_kept(store, fault);
 	assert_nothing_else(store, fault);
-	if (run_child(store, NULL, NULL) != 0) {
+	if (fault_kit_run(store, NULL) != 0) {
 		fail_msg("%s: the work does not succeed afterwards", fault);
 	}
 	assert_kept(store, fault);
@@ -283,29 +223,7 @@ static bool break_once(const char *folder, const char *point, int passage, const
 	return WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) != 0);
 }
 
-static char **list_points(const char *folder)
-{
-	CLEANUP(store_close_p) struct store *store = open_empty(folder);
-	CLEANUP(free_p) char *list = xasprintf("%s/points", folder);
-	CLEANUP(free_p) char *text = NULL;
-	char **points = xcalloc(1, sizeof(*points));
-	char *rest, *line;
-
-	prepare(store);
-	assert_int_equal(run_child(store, NULL, list), 0);
-	text = temp_read(folder, "points");
-	for (rest = text; (line = strsep(&rest, "\n")) != NULL;) {
-		bool known = *line == '\0';
-
-		for (size_t i = 0; !known && points[i] != NULL; i++) {
-			known = streq(points[i], line);
-		}
-		if (!known) {
-			strv_add(&points, line);
-		}
-	}
-	return points;
-}
+static const struct fault_kit kit = {work, prepare, break_once};
 
 static void test_every_step_has_a_point(void **state)
 {
@@ -313,49 +231,23 @@ static void test_every_step_has_a_point(void **state)
 		"snapshot.committed", "layer.renamed", "verify.recording", "import.begun",
 		"import.checked", "flatten.written", "flatten.before_commit", "flatten.committed",
 		"gc.before_commit", "remove.before_commit", "remove.committed", "trash.renamed"};
-	CLEANUP(strv_free_p) char **points = list_points(*state);
 
-	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
-		bool found = false;
-
-		for (size_t j = 0; points[j] != NULL; j++) {
-			found = found || streq(points[j], wanted[i]);
-		}
-		if (!found) {
-			fail_msg("%s is never passed", wanted[i]);
-		}
-	}
-}
-
-static void break_everywhere(const char *folder, const char *action)
-{
-	CLEANUP(strv_free_p) char **points = list_points(folder);
-
-	for (size_t i = 0; points[i] != NULL; i++) {
-		int passage = 1;
-
-		while (break_once(folder, points[i], passage, action)) {
-			passage++;
-		}
-		if (streq(action, "kill") && passage == 1) {
-			fail_msg("%s: the fault did not happen", points[i]);
-		}
-	}
+	fault_kit_expect(&kit, *state, wanted, ARRAY_SIZE(wanted));
 }
 
 static void test_killed_at_every_step(void **state)
 {
-	break_everywhere(*state, "kill");
+	fault_kit_everywhere(&kit, *state, "kill");
 }
 
 static void test_disk_full_at_every_step(void **state)
 {
-	break_everywhere(*state, "ENOSPC");
+	fault_kit_everywhere(&kit, *state, "ENOSPC");
 }
 
 static void test_disk_failing_at_every_step(void **state)
 {
-	break_everywhere(*state, "EIO");
+	fault_kit_everywhere(&kit, *state, "EIO");
 }
 
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup_folder, teardown_folder)
@@ -368,9 +260,10 @@ int main(int argc, char **argv)
 		IN_FOLDER(test_disk_full_at_every_step),
 		IN_FOLDER(test_disk_failing_at_every_step),
 	};
+	int code = fault_kit_child(&kit, argc, argv);
 
-	if (argc == 3 && streq(argv[1], "--work")) {
-		return work(argv[2]);
+	if (code >= 0) {
+		return code;
 	}
 	if (geteuid() != 0) {
 		puts("needs root: skipped");

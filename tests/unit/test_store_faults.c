@@ -4,16 +4,14 @@
  * passage of it. After each, the sweep must leave a store in which everything that was reachable is
  * whole, nothing unreachable is left on disk, and the next build works.
  */
+#include "tests/lib/fault_kit.h"
 #include "tests/lib/store_kit.h"
 #include "tests/lib/test.h"
 
-#include "base/io.h"
 #include "snapshots/catalog.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
 /* ---- the work, in a child that is this program again ---- */
@@ -89,57 +87,19 @@ static int work_failed_build(struct store *store, struct error *err)
 	return status;
 }
 
-static int work(const char *path)
+static int work(struct store *store, struct error *err)
 {
-	CLEANUP(store_close_p) struct store *store = NULL;
-	struct store_sweep sweep;
-	struct error err = ERROR_INIT;
-	int status = store_open(path, STORE_WRITE, &store, &err);
+	int status = work_failed_build(store, err);
 
 	if (status == 0) {
-		status = store_recover(store, &sweep, &err);
+		status = work_build(store, err);
 	}
 	if (status == 0) {
-		status = work_failed_build(store, &err);
+		status = images_prune(store, "webapp", 1, NULL, NULL, err);
 	}
 	if (status == 0) {
-		status = work_build(store, &err);
+		status = builds_prune(store, "webapp", 3, err);
 	}
-	if (status == 0) {
-		status = images_prune(store, "webapp", 1, NULL, NULL, &err);
-	}
-	if (status == 0) {
-		status = builds_prune(store, "webapp", 3, &err);
-	}
-	if (status < 0) {
-		fprintf(stderr, "%s\n", err.message);
-	}
-	return -status;
-}
-
-/* ---- the driver ---- */
-
-/* Runs the work with one fault armed (NULL: none); what waitpid says. */
-static int run_child(const struct store *store, const char *fault, const char *list)
-{
-	int status = 0;
-	pid_t pid = fork();
-
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-		dup2(null, STDERR_FILENO);
-		if (fault != NULL) {
-			setenv("HOB_FAULT", fault, 1);
-		}
-		if (list != NULL) {
-			setenv("HOB_FAULT_LIST", list, 1);
-		}
-		execl("/proc/self/exe", "test_store_faults", "--work", store_path(store), NULL);
-		_exit(126);
-	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
 	return status;
 }
 
@@ -242,27 +202,12 @@ static void assert_heads_and_builds(struct store *store, const char *fault)
 	free(builds);
 }
 
-/* A new store in place of the last run's. */
-static struct store *open_empty(const char *folder)
+static bool break_once(struct store *store, const char *fault, int passage)
 {
-	CLEANUP(free_p) char *path = xasprintf("%s/store", folder);
-	struct error err = ERROR_INIT;
-
-	assert_ok(io_remove_tree(AT_FDCWD, path, &err), &err);
-	return store_kit_open(folder);
-}
-
-/* One run with one fault. False: the fault point was not passed that often. */
-static bool break_once(const char *folder, const char *point, int passage, const char *action)
-{
-	CLEANUP(free_p) char *fault = xasprintf("%s:%d:%s", point, passage, action);
-	CLEANUP(store_close_p) struct store *store = open_empty(folder);
 	struct store_sweep sweep;
 	struct error err = ERROR_INIT;
-	int status;
+	int status = fault_kit_run(store, fault);
 
-	prepare(store);
-	status = run_child(store, fault, NULL);
 	if (WIFSIGNALED(status)) {
 		assert_int_equal(WTERMSIG(status), SIGKILL);
 	}
@@ -270,36 +215,13 @@ static bool break_once(const char *folder, const char *point, int passage, const
 	assert_int_equal(sweep.missing + sweep.stuck, 0);
 	assert_all_reachable_and_nothing_else(store, fault);
 	assert_heads_and_builds(store, fault);
-	assert_int_equal(run_child(store, NULL, NULL), 0);
+	assert_int_equal(fault_kit_run(store, NULL), 0);
 	assert_all_reachable_and_nothing_else(store, fault);
 	/* A point that fails may be one that only logs; one that kills cannot be missed. */
-	return streq(action, "kill") ? WIFSIGNALED(status) : passage < 8;
+	return strstr(fault, ":kill") != NULL ? WIFSIGNALED(status) : passage < 8;
 }
 
-/* The points that one run of the work passes, each once. */
-static char **list_points(const char *folder)
-{
-	CLEANUP(store_close_p) struct store *store = open_empty(folder);
-	CLEANUP(free_p) char *list = xasprintf("%s/points", folder);
-	CLEANUP(free_p) char *text = NULL;
-	char **points = xcalloc(1, sizeof(*points));
-	char *rest, *line;
-
-	prepare(store);
-	assert_int_equal(run_child(store, NULL, list), 0);
-	text = temp_read(folder, "points");
-	for (rest = text; (line = strsep(&rest, "\n")) != NULL;) {
-		bool known = *line == '\0';
-
-		for (size_t i = 0; !known && points[i] != NULL; i++) {
-			known = streq(points[i], line);
-		}
-		if (!known) {
-			strv_add(&points, line);
-		}
-	}
-	return points;
-}
+static const struct fault_kit kit = {work, prepare, break_once};
 
 static void test_every_step_of_the_protocol_has_a_point(void **state)
 {
@@ -308,44 +230,18 @@ static void test_every_step_of_the_protocol_has_a_point(void **state)
 		"head.made", "image.linked", "remove.before_commit", "remove.committed",
 		"trash.before", "trash.renamed", "trash.deleted", "build.logged",
 		"build.before_end", "build.ended"};
-	CLEANUP(strv_free_p) char **points = list_points(*state);
 
-	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
-		bool found = false;
-
-		for (size_t j = 0; points[j] != NULL; j++) {
-			found = found || streq(points[j], wanted[i]);
-		}
-		if (!found) {
-			fail_msg("%s is never passed", wanted[i]);
-		}
-	}
-}
-
-static void break_everywhere(const char *folder, const char *action)
-{
-	CLEANUP(strv_free_p) char **points = list_points(folder);
-
-	for (size_t i = 0; points[i] != NULL; i++) {
-		int passage = 1;
-
-		while (break_once(folder, points[i], passage, action)) {
-			passage++;
-		}
-		if (streq(action, "kill") && passage == 1) {
-			fail_msg("%s: the fault did not happen", points[i]);
-		}
-	}
+	fault_kit_expect(&kit, *state, wanted, ARRAY_SIZE(wanted));
 }
 
 static void test_killed_at_every_step(void **state)
 {
-	break_everywhere(*state, "kill");
+	fault_kit_everywhere(&kit, *state, "kill");
 }
 
 static void test_disk_full_at_every_step(void **state)
 {
-	break_everywhere(*state, "ENOSPC");
+	fault_kit_everywhere(&kit, *state, "ENOSPC");
 }
 
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup_folder, teardown_folder)
@@ -357,9 +253,7 @@ int main(int argc, char **argv)
 		IN_FOLDER(test_killed_at_every_step),
 		IN_FOLDER(test_disk_full_at_every_step),
 	};
+	int code = fault_kit_child(&kit, argc, argv);
 
-	if (argc == 3 && streq(argv[1], "--work")) {
-		return work(argv[2]);
-	}
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return code >= 0 ? code : cmocka_run_group_tests(tests, NULL, NULL);
 }
