@@ -48,7 +48,7 @@ static const char usage[] =
 	"                   when none is named\n"
 	"  --scheduled      nobody asked: do not try at once again what has failed (as --due "
 	"does)\n"
-	"  --config FILE    instead of " CONFIG_DEFAULT_PATH "\n"
+	"  --config FILE    instead of " CONFIG_DEFAULT_PATH " (also $HOB_CONFIG)\n"
 	"  --json           one JSON object a line: begin, stage, progress, log, output, result\n"
 	"  --help, --version\n"
 	"\n"

@@ -443,11 +443,13 @@ static int config_from_yaml(const char *name, const char *file, const struct yam
 int config_load(const char *path, struct config **ret_config, struct error *err)
 {
 	CLEANUP(yaml_tree_free_p) struct yaml_node *root = NULL;
-	const char *name = path != NULL ? path : CONFIG_DEFAULT_PATH;
+	const char *wanted = path != NULL ? path : getenv("HOB_CONFIG");
+	bool named = wanted != NULL && wanted[0] != '\0';
+	const char *name = named ? wanted : CONFIG_DEFAULT_PATH;
 	const char *file = name;
 	int code;
 
-	if (path == NULL && access(name, F_OK) != 0 && errno == ENOENT) {
+	if (!named && access(name, F_OK) != 0 && errno == ENOENT) {
 		file = NULL;
 		code = yaml_tree_parse(name, "", 0, &root, err);
 	} else {

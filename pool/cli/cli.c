@@ -167,9 +167,7 @@ static int run_line(struct cli *cli, char **args, int *ret_exit, struct error *e
 
 int cli_main(int argc, char **argv, const struct verb *const *verbs)
 {
-	const char *config = getenv("HOB_CONFIG");
-	struct cli cli = {.verbs = verbs,
-		.config_option = config != NULL && config[0] != '\0' ? config : NULL};
+	struct cli cli = {.verbs = verbs};
 	struct error err = ERROR_INIT;
 	int exit_code = 0;
 	int status;

@@ -127,6 +127,24 @@ static void test_missing(void **state)
 	assert_string_equal(config->environments, "/etc/hob/environments");
 }
 
+/* Every program takes the same file, so that one never works on another's store. */
+static void test_named_by_the_environment(void **state)
+{
+	CLEANUP(free_p) char *path = xasprintf("%s/named.yaml", (char *)*state);
+	CLEANUP(free_p) char *missing = xasprintf("%s/missing.yaml", (char *)*state);
+	CLEANUP(config_free_p) struct config *config = NULL, *none = NULL;
+	struct error err = ERROR_INIT;
+
+	temp_write(*state, "named.yaml", "environments: /srv/environments\n");
+	setenv("HOB_CONFIG", path, 1);
+	assert_ok(config_load(NULL, &config, &err), &err);
+	assert_string_equal(config->environments, "/srv/environments");
+	assert_kind(config_load(missing, &none, &err), &err, ERROR_NOT_FOUND);
+	setenv("HOB_CONFIG", missing, 1);
+	assert_kind(config_load(NULL, &none, &err), &err, ERROR_NOT_FOUND);
+	unsetenv("HOB_CONFIG");
+}
+
 /* configs/hob.yaml documents every setting with its default: for each row its line of meaning, and
  * with the "#" taken away it reads as the defaults do. */
 static void test_example(void **state)
@@ -193,6 +211,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_mistakes, setup_folder, teardown_folder),
 		cmocka_unit_test_setup_teardown(test_cgroup_names, setup_folder, teardown_folder),
 		cmocka_unit_test_setup_teardown(test_missing, setup_folder, teardown_folder),
+		cmocka_unit_test_setup_teardown(
+			test_named_by_the_environment, setup_folder, teardown_folder),
 		cmocka_unit_test_setup_teardown(test_example, setup_folder, teardown_folder),
 		cmocka_unit_test(test_table),
 	};

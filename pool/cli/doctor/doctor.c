@@ -122,7 +122,7 @@ static const struct option_row options[] = {
 	{"json", '\0', OPTION_FLAG, NULL, offsetof(struct values, json),
 		"print JSON, for programs"},
 	{"config", '\0', OPTION_TEXT, "FILE", offsetof(struct values, config),
-		"hob.yaml to read instead of " CONFIG_DEFAULT_PATH},
+		"hob.yaml to read instead of " CONFIG_DEFAULT_PATH " (also $HOB_CONFIG)"},
 	{"help", 'h', OPTION_FLAG, NULL, offsetof(struct values, help), "print this help"},
 };
 
