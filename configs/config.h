@@ -55,7 +55,8 @@ struct config {
 	bool log_json;
 };
 
-/* path NULL: $HOB_CONFIG, else CONFIG_DEFAULT_PATH if it exists. `store`, `run` etc. come back absolute. */
+/* path NULL: $HOB_CONFIG, else CONFIG_DEFAULT_PATH if it exists. `store`, `run` etc. come back
+ * absolute. */
 MUSTCHECK int config_load(const char *path, struct config **ret_config, struct error *err);
 void config_free(struct config *config);
 DEFINE_CLEANUP(config_free_p, struct config, config_free)

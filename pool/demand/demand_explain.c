@@ -54,11 +54,12 @@ static char *reason_of(const struct pool *pool, const struct forecast_view *view
 		limits = xasprintf(", and pool.min asks for %" PRId64, demand->target);
 	}
 	return xasprintf(
-		"%.3g claims an hour are expected and one takes %.3g s to make, so %" PRId64
-		" ready are worth up to %.3g idle seconds for each cold start that they "
+		"%.*f claims an hour are expected and one takes %.3g s to make, so %" PRId64
+		" ready are worth up to %.0f idle seconds for each cold start that they "
 		"spare, which is the price of %.4g %% hits%s.",
-		view->rate * 3600, (double)view->making_ms / 1e3, demand->wanted,
-		view->idle_seconds, view->hit_rate * 100, limits != NULL ? limits : "");
+		view->rate * 3600 < 10 ? 2 : 0, view->rate * 3600, (double)view->making_ms / 1e3,
+		demand->wanted, view->idle_seconds, view->hit_rate * 100,
+		limits != NULL ? limits : "");
 }
 
 static char *sentence_of(const struct pool *pool, const struct forecast_view *view)
