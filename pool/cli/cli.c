@@ -373,6 +373,24 @@ int cli_pairs(
 	return 0;
 }
 
+int cli_each(struct call *call, char *const *words,
+	int (*one)(struct call *call, const char *word, struct error *err), struct error *err)
+{
+	struct error failure = ERROR_INIT;
+	int status = 0;
+
+	for (; *words != NULL; words++) {
+		if (one(call, *words, &failure) < 0) {
+			if (status < 0) {
+				error_print("hob", err);
+			}
+			error_copy(err, &failure);
+			status = -(int)failure.kind;
+		}
+	}
+	return status;
+}
+
 int cli_become(struct cli *cli, const char *program, const char *const *words, char *const *args,
 	struct error *err)
 {

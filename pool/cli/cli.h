@@ -39,6 +39,11 @@ char *cli_escape_path(const char *path);
 MUSTCHECK int cli_pairs(char *const *list, const char *option, bool inherit, json_t **ret_object,
 	struct error *err);
 
+/* Calls `one` with each word, whether or not the one before failed: 0, or the last failure. Those
+ * before it are printed here, that one by whoever called. */
+MUSTCHECK int cli_each(struct call *call, char *const *words,
+	int (*one)(struct call *call, const char *word, struct error *err), struct error *err);
+
 /* Replaces this process by the sibling program; returns only on failure. Its arguments: `words`
  * (NULL-terminated, or NULL), --config and --json if they were given, then `args`. */
 MUSTCHECK int cli_become(struct cli *cli, const char *program, const char *const *words,

@@ -33,20 +33,7 @@ static int change_one(struct call *call, const char *word, struct error *err)
 
 static int change_run(struct call *call, struct error *err)
 {
-	struct error one = ERROR_INIT;
-	int status = 0;
-
-	for (char **word = call->operands; *word != NULL; word++) {
-		if (change_one(call, *word, &one) < 0) {
-			/* All but the last failure are shown here; that one by whoever called. */
-			if (status < 0) {
-				error_print("hob", err);
-			}
-			error_copy(err, &one);
-			status = -(int)one.kind;
-		}
-	}
-	return status;
+	return cli_each(call, call->operands, change_one, err);
 }
 
 const struct verb verb_pause = {

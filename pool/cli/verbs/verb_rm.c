@@ -76,8 +76,6 @@ static int rm_run(struct call *call, struct error *err)
 	const struct rm_values *values = call->values;
 	CLEANUP(strv_free_p) char **listed = NULL;
 	char **ids = call->operands;
-	struct error one = ERROR_INIT;
-	int status = 0;
 
 	if (values->all ? call->operand_count > 0 : call->operand_count == 0) {
 		return error_set(err, ERROR_USAGE, "hob rm needs ids, or --all");
@@ -86,7 +84,8 @@ static int rm_run(struct call *call, struct error *err)
 		return error_set(err, ERROR_USAGE, "--env goes with --all");
 	}
 	if (values->all) {
-		status = list_claimed(call->cli, values->environment, &listed, err);
+		int status = list_claimed(call->cli, values->environment, &listed, err);
+
 		if (status < 0) {
 			return status;
 		}
@@ -99,17 +98,7 @@ static int rm_run(struct call *call, struct error *err)
 		}
 		ids = listed;
 	}
-	for (; *ids != NULL; ids++) {
-		if (remove_one(call, *ids, &one) < 0) {
-			/* All but the last failure are shown here; that one by whoever called. */
-			if (status < 0) {
-				error_print("hob", err);
-			}
-			error_copy(err, &one);
-			status = -(int)one.kind;
-		}
-	}
-	return status;
+	return cli_each(call, ids, remove_one, err);
 }
 
 const struct verb verb_rm = {

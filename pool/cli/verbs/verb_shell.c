@@ -45,7 +45,6 @@ static int environment_exists(
 static int find_or_make(
 	struct cli *cli, const char *name, char **ret_id, bool *ret_made, struct error *err)
 {
-	const struct claim_options options = {.timeout_ms = -1, .idle_ms = -1, .max_age_ms = -1};
 	CLEANUP(json_decref_p) json_t *reply = NULL;
 	bool exists = false;
 	int status;
@@ -64,7 +63,7 @@ static int find_or_make(
 		}
 		return status;
 	}
-	status = claim_sandbox(cli, name, &options, &reply, err);
+	status = claim_sandbox(cli, name, &claim_defaults, &reply, err);
 	if (status >= 0) {
 		claim_explain(reply);
 		*ret_id = xstrdup(json_string_value(json_object_get(reply, "id")));

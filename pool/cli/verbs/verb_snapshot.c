@@ -93,50 +93,18 @@ const struct verb verb_snapshot = {
 
 /* ---- restore ---- */
 
-struct restore_values {
-	struct claim_options options;
-	bool quiet;
-};
-
 static const struct option_row restore_rows[] = {
-	{"key", 'k', OPTION_TEXT, "K", offsetof(struct restore_values, options.key),
+	{"key", 'k', OPTION_TEXT, "K", offsetof(struct claim_options, key),
 		"take the one that `hob warm --snapshot ID --key K` restored ahead"},
-	{"env", 'e', OPTION_LIST, "K=V", offsetof(struct restore_values, options.env),
-		"set a variable for all its commands; K alone passes on the value it has here"},
-	{"timeout", '\0', OPTION_DURATION, "DUR",
-		offsetof(struct restore_values, options.timeout_ms),
-		"end it after this long, 0 never (default: the environment's max_age)"},
-	{"idle", '\0', OPTION_DURATION, "DUR", offsetof(struct restore_values, options.idle_ms),
-		"end it when unused this long, 0 never (default: the environment's idle)"},
-	{"metadata", 'm', OPTION_LIST, "K=V", offsetof(struct restore_values, options.metadata),
-		"remember this with it"},
-	{"quiet", 'q', OPTION_FLAG, NULL, offsetof(struct restore_values, quiet),
-		"print only the id"},
+	CLAIM_OPTION_ROWS,
 };
-
-static const struct restore_values restore_defaults = {
-	.options = {.timeout_ms = -1, .idle_ms = -1, .max_age_ms = -1}};
 
 static int restore_run(struct call *call, struct error *err)
 {
-	struct restore_values *values = call->values;
-	CLEANUP(json_decref_p) json_t *reply = NULL;
-	int status;
+	struct claim_options *options = call->values;
 
-	values->options.snapshot = call->operands[0];
-	status = claim_sandbox(call->cli, NULL, &values->options, &reply, err);
-	if (status < 0) {
-		return status;
-	}
-	if (call->cli->json) {
-		human_print_json(reply);
-		return 0;
-	}
-	puts(text_of(reply, "id"));
-	if (!values->quiet) {
-		claim_explain(reply);
-	}
-	return 0;
+	options->snapshot = call->operands[0];
+	return claim_and_print(call->cli, NULL, options, err);
 }
 
 const struct verb verb_restore = {
@@ -148,8 +116,8 @@ const struct verb verb_restore = {
 		   "standard\n"
 		   "output. Files are as they were; what was running was not kept.\n\n"
 		   "  id=$(hob restore -q snap-4)",
-	VERB_OPTIONS(restore_rows, struct restore_values),
-	.defaults = &restore_defaults,
+	VERB_OPTIONS(restore_rows, struct claim_options),
+	.defaults = &claim_defaults,
 	.operands_min = 1,
 	.operands_max = 1,
 	.run = restore_run,
