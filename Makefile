@@ -125,7 +125,6 @@ $(UNIT) $(BENCH): $(B)/%: $(B)/%.o $(call lib,$(TEST_ROOMS))
 $(FUZZ): $(B)/%: $(B)/%.o $(FUZZ_MAIN) $(call lib,$(TEST_ROOMS))
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(if $(FUZZ_MAIN),,-fsanitize=fuzzer) -o $@ $^ $(ALL_LDLIBS)
-$(B)/tests/bench/bench: ALL_LDLIBS += -lm
 
 unit-programs: $(UNIT)
 fuzz-programs: $(FUZZ)

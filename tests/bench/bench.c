@@ -3,10 +3,9 @@
  * socket and prints one JSON object with microseconds. tests/bench/run starts the daemon, calls the
  * modes and puts the rivals beside them.
  */
-#include "base/clock.h"
 #include "base/json.h"
 #include "base/memory.h"
-#include "tests/lib/http_client.h"
+#include "tests/lib/bench_kit.h"
 
 #include <getopt.h>
 #include <poll.h>
@@ -14,12 +13,10 @@
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <time.h>
 
 extern char **environ;
 
 #define CLIENTS_MAX 1024
-#define ID_MAX 64
 
 struct options {
 	const char *socket;
@@ -30,91 +27,27 @@ struct options {
 	char **command; /* spawn: what to start */
 };
 
-struct samples {
-	double *us;
-	size_t count, room;
-	size_t warm;
-	double first_sent, last_answered;
-	char (*ids)[ID_MAX];
-	size_t id_count, id_room;
-};
-
-static double now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
-
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double percentile(const struct samples *samples, double part)
-{
-	size_t place = (size_t)((double)(samples->count - 1) * part + 0.5);
-
-	return samples->count > 0 ? samples->us[place] : 0;
-}
-
-static json_t *samples_json(struct samples *samples)
-{
-	qsort(samples->us, samples->count, sizeof(double), compare);
-	return json_pack("{s:I, s:I, s:f, s:f, s:f, s:f}", "count", (json_int_t)samples->count,
-		"warm", (json_int_t)samples->warm, "p50_us", percentile(samples, 0.5), "p90_us",
-		percentile(samples, 0.9), "p99_us", percentile(samples, 0.99), "max_us",
-		percentile(samples, 1));
-}
-
-static void samples_done(struct samples *samples)
-{
-	free(samples->us);
-	free(samples->ids);
-}
-
-static void samples_add(struct samples *samples, double us)
-{
-	*array_add(&samples->us, &samples->count, &samples->room) = us;
-}
-
-static void fail_answer(const struct http_client *client, const char *what)
-{
-	fprintf(stderr, "bench: %s answered %d: %s\n", what, http_status(client),
-		http_body(client));
-	exit(1);
-}
-
-/* Keeps the claimed id for its removal and counts whether it was warm. */
-static void note_claim(struct samples *samples, const struct http_client *client)
-{
-	char source[16];
-	char(*id)[ID_MAX] = array_add(&samples->ids, &samples->id_count, &samples->id_room);
-
-	if (http_status(client) != 201 || !http_member(client, "id", *id, ID_MAX) ||
-		!http_member(client, "source", source, sizeof(source))) {
-		fail_answer(client, "claim");
-	}
-	samples->warm += streq(source, "warm") ? 1 : 0;
-}
-
-static void release_all(const struct options *options, const struct samples *samples)
+static struct http_client *client_new(const struct options *options)
 {
 	struct http_client *client = xmalloc(sizeof(*client));
 
 	http_open(client, options->socket);
-	for (size_t i = 0; i < samples->id_count; i++) {
-		CLEANUP(free_p) char *path = xasprintf("/v1/sandboxes/%s", samples->ids[i]);
+	return client;
+}
 
-		if (http_call(client, "DELETE", path, NULL) != 200) {
-			fail_answer(client, "release");
-		}
-	}
+static void client_free(struct http_client *client)
+{
 	http_close(client);
 	free(client);
+}
+
+/* How long the claims took, and how many were warm. */
+static json_t *claim_json(struct samples *samples, const struct claims *claims)
+{
+	json_t *json = samples_json(samples);
+
+	json_object_set_new(json, "warm", json_integer((json_int_t)claims->from_pool));
+	return json;
 }
 
 /* ---- claim: `clients` connections, each with one request under way at a time ---- */
@@ -131,8 +64,7 @@ static void claimers_open(const struct options *options, struct claimer *claimer
 	double start = now_us();
 
 	for (size_t i = 0; i < options->clients; i++) {
-		claimers[i].http = xmalloc(sizeof(struct http_client));
-		http_open(claimers[i].http, options->socket);
+		claimers[i].http = client_new(options);
 		/* One small request first, so that accepting the connection is not measured. */
 		(void)http_call(claimers[i].http, "GET", "/healthz", NULL);
 		http_prepare(claimers[i].http, "POST", "/v1/sandboxes", body);
@@ -144,8 +76,7 @@ static void claimers_open(const struct options *options, struct claimer *claimer
 static void claimers_close(const struct options *options, struct claimer *claimers)
 {
 	for (size_t i = 0; i < options->clients; i++) {
-		http_close(claimers[i].http);
-		free(claimers[i].http);
+		client_free(claimers[i].http);
 	}
 }
 
@@ -184,13 +115,16 @@ static void wait_for_answers(
 	(void)ppoll(ready, options->clients, &wait, NULL);
 }
 
-static void run_claims(const struct options *options, struct samples *samples)
+/* Returns microseconds from the first request sent to the last answer. */
+static double run_claims(
+	const struct options *options, struct samples *samples, struct claims *claims)
 {
+	double first_sent, last_answered = 0;
 	CLEANUP(free_p) struct claimer *claimers = xcalloc(options->clients, sizeof(*claimers));
 	size_t started = 0;
 
 	claimers_open(options, claimers);
-	samples->first_sent = now_us();
+	first_sent = now_us();
 	while (samples->count < options->count) {
 		double wait = send_due(options, claimers, &started);
 
@@ -199,28 +133,30 @@ static void run_claims(const struct options *options, struct samples *samples)
 			struct claimer *claimer = &claimers[i];
 
 			if (claimer->waiting && http_receive(claimer->http)) {
-				samples->last_answered = now_us();
+				last_answered = now_us();
 				claimer->waiting = false;
 				claimer->next_at += (double)options->pace_us;
-				samples_add(samples, samples->last_answered - claimer->sent_at);
-				note_claim(samples, claimer->http);
+				samples_add(samples, last_answered - claimer->sent_at);
+				claims_add(claims, claimer->http);
 			}
 		}
 	}
 	claimers_close(options, claimers);
+	return last_answered - first_sent;
 }
 
 static json_t *mode_claim(const struct options *options)
 {
+	struct http_client *client = client_new(options);
 	struct samples samples = {0};
-	json_t *result;
+	struct claims claims = {.source = "warm"};
+	double total_us = run_claims(options, &samples, &claims);
+	json_t *result = claim_json(&samples, &claims);
 
-	run_claims(options, &samples);
-	result = samples_json(&samples);
-	json_object_set_new(
-		result, "total_us", json_real(samples.last_answered - samples.first_sent));
-	release_all(options, &samples);
+	json_object_set_new(result, "total_us", json_real(total_us));
+	claims_release(&claims, client);
 	samples_done(&samples);
+	client_free(client);
 	return result;
 }
 
@@ -241,12 +177,12 @@ static double spawn_us(char *const *argv)
 }
 
 static void claim_one(
-	struct http_client *client, const struct options *options, struct samples *samples)
+	struct http_client *client, const struct options *options, struct claims *claims)
 {
 	CLEANUP(free_p) char *body = xasprintf("{\"environment\":\"%s\"}", options->environment);
 
 	(void)http_call(client, "POST", "/v1/sandboxes", body);
-	note_claim(samples, client);
+	claims_add(claims, client);
 }
 
 static void exec_true(struct http_client *client, const char *id)
@@ -255,34 +191,33 @@ static void exec_true(struct http_client *client, const char *id)
 
 	if (http_call(client, "POST", path, "{\"argv\":[\"/bin/true\"]}") != 200 ||
 		strstr(http_body(client), "\"exit_code\":0") == NULL) {
-		fail_answer(client, "exec");
+		bench_fail(client, "exec");
 	}
 }
 
 static json_t *mode_exec(const struct options *options)
 {
-	struct http_client *client = xmalloc(sizeof(*client));
+	struct http_client *client = client_new(options);
 	struct samples inside = {0}, host = {0};
+	struct claims claims = {.source = "warm"};
 	char *const command[] = {(char *)(uintptr_t) "/bin/true", NULL};
 	json_t *result;
 
-	http_open(client, options->socket);
-	claim_one(client, options, &inside);
-	exec_true(client, inside.ids[0]);
+	claim_one(client, options, &claims);
+	exec_true(client, claims.ids[0]);
 	for (size_t i = 0; i < options->count; i++) {
 		double start = now_us();
 
-		exec_true(client, inside.ids[0]);
+		exec_true(client, claims.ids[0]);
 		samples_add(&inside, now_us() - start);
 		samples_add(&host, spawn_us(command));
 	}
 	result = samples_json(&inside);
 	json_object_set_new(result, "host", samples_json(&host));
-	release_all(options, &inside);
+	claims_release(&claims, client);
 	samples_done(&inside);
 	samples_done(&host);
-	http_close(client);
-	free(client);
+	client_free(client);
 	return result;
 }
 
@@ -290,34 +225,34 @@ static json_t *mode_exec(const struct options *options)
 
 static json_t *mode_cold(const struct options *options)
 {
-	struct http_client *client = xmalloc(sizeof(*client));
+	struct http_client *client = client_new(options);
 	struct samples create = {0}, first = {0}, destroy = {0};
+	struct claims claims = {.source = "warm"};
 	json_t *result;
 
-	http_open(client, options->socket);
 	for (size_t i = 0; i < options->count; i++) {
 		double start = now_us(), created, ran;
 		CLEANUP(free_p) char *path = NULL;
 
-		claim_one(client, options, &create);
+		claim_one(client, options, &claims);
 		created = now_us();
-		exec_true(client, create.ids[i]);
+		exec_true(client, claims.ids[i]);
 		ran = now_us();
-		path = xasprintf("/v1/sandboxes/%s", create.ids[i]);
+		path = xasprintf("/v1/sandboxes/%s", claims.ids[i]);
 		if (http_call(client, "DELETE", path, NULL) != 200) {
-			fail_answer(client, "destroy");
+			bench_fail(client, "destroy");
 		}
 		samples_add(&create, created - start);
 		samples_add(&first, ran - start);
 		samples_add(&destroy, now_us() - ran);
 	}
-	result = json_pack("{s:o, s:o, s:o}", "create", samples_json(&create), "first_command",
-		samples_json(&first), "destroy", samples_json(&destroy));
+	result = json_pack("{s:o, s:o, s:o}", "create", claim_json(&create, &claims),
+		"first_command", samples_json(&first), "destroy", samples_json(&destroy));
+	free(claims.ids); /* gone already */
 	samples_done(&create);
 	samples_done(&first);
 	samples_done(&destroy);
-	http_close(client);
-	free(client);
+	client_free(client);
 	return result;
 }
 
@@ -329,7 +264,7 @@ static double timed_post(struct http_client *client, const char *id, const char 
 	double start = now_us();
 
 	if (http_call(client, "POST", path, "{}") != 200) {
-		fail_answer(client, verb);
+		bench_fail(client, verb);
 	}
 	return now_us() - start;
 }
@@ -338,19 +273,19 @@ static double timed_post(struct http_client *client, const char *id, const char 
  * the sandbox beside one that has not. `warm` of the claims says how many were. */
 static json_t *mode_still(const struct options *options)
 {
-	struct http_client *client = xmalloc(sizeof(*client));
+	struct http_client *client = client_new(options);
 	struct samples claim = {0}, first = {0}, pause = {0}, resume = {0}, asleep = {0},
 		       awake = {0};
+	struct claims claims = {.source = "warm"};
 	json_t *result;
 
-	http_open(client, options->socket);
 	for (size_t i = 0; i < options->count; i++) {
 		double start = now_us(), then;
 		const char *id;
 
-		claim_one(client, options, &claim);
+		claim_one(client, options, &claims);
 		samples_add(&claim, now_us() - start);
-		id = claim.ids[i];
+		id = claims.ids[i];
 		exec_true(client, id);
 		samples_add(&first, now_us() - start);
 		samples_add(&pause, timed_post(client, id, "pause"));
@@ -363,19 +298,18 @@ static json_t *mode_still(const struct options *options)
 		exec_true(client, id);
 		samples_add(&asleep, now_us() - then);
 	}
-	result = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "claim", samples_json(&claim),
+	result = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "claim", claim_json(&claim, &claims),
 		"first_command", samples_json(&first), "pause", samples_json(&pause), "resume",
 		samples_json(&resume), "exec", samples_json(&awake), "exec_paused",
 		samples_json(&asleep));
-	release_all(options, &claim);
+	claims_release(&claims, client);
 	samples_done(&claim);
 	samples_done(&first);
 	samples_done(&pause);
 	samples_done(&resume);
 	samples_done(&asleep);
 	samples_done(&awake);
-	http_close(client);
-	free(client);
+	client_free(client);
 	return result;
 }
 

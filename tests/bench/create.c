@@ -3,8 +3,8 @@
  * [launchers]]` prints medians one at a time, and how many a second when as many as possible are
  * under way. Run as root on a quiet machine.
  */
-#include "base/clock.h"
 #include "base/loop.h"
+#include "tests/lib/bench_kit.h"
 #include "tests/lib/sandbox_kit.h"
 #include "tests/lib/test.h"
 
@@ -13,55 +13,48 @@
 #define ROUNDS_DEFAULT 200
 #define ROUNDS_MAX 1800
 
-static int compare(const void *a, const void *b)
+static void show(const char *what, struct samples *samples)
 {
-	int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
-
-	return left < right ? -1 : left > right;
-}
-
-static void show(const char *what, int64_t *times, size_t count)
-{
-	qsort(times, count, sizeof(*times), compare);
-	printf("%-34s p10 %6lld us   median %6lld   p90 %6lld   p99 %6lld\n", what,
-		(long long)times[count / 10], (long long)times[count / 2],
-		(long long)times[count * 9 / 10], (long long)times[count * 99 / 100]);
+	printf("%-34s p10 %6.0f us   median %6.0f   p90 %6.0f   p99 %6.0f\n", what,
+		samples_at(samples, 0.1), samples_at(samples, 0.5), samples_at(samples, 0.9),
+		samples_at(samples, 0.99));
+	samples_done(samples);
 }
 
 static void one_at_a_time(struct sandbox_kit *kit, size_t rounds)
 {
-	static int64_t created[ROUNDS_MAX], hello[ROUNDS_MAX], inside[ROUNDS_MAX],
-		command[ROUNDS_MAX], frozen[ROUNDS_MAX], thawed[ROUNDS_MAX], destroyed[ROUNDS_MAX];
+	struct samples created = {0}, inside = {0}, hello = {0}, command = {0}, frozen = {0},
+		       thawed = {0}, destroyed = {0};
 
 	for (size_t i = 0; i < rounds; i++) {
 		struct sandbox_spec spec = kit_spec(kit, "sb-bench", (uint32_t)i);
-		int64_t start = clock_mono_us();
+		double start = now_us();
 		struct kit_box box;
 
 		assert_ok(box_create(kit, &box, &spec), &kit->err);
-		created[i] = clock_mono_us() - start;
-		inside[i] = box.created.took_us;
+		samples_add(&created, now_us() - start);
+		samples_add(&inside, (double)box.created.took_us);
 		box_connect(&box);
-		hello[i] = clock_mono_us() - start;
+		samples_add(&hello, now_us() - start);
 		free(box_shell(&box, ":", NULL));
-		command[i] = clock_mono_us() - start;
-		start = clock_mono_us();
+		samples_add(&command, now_us() - start);
+		start = now_us();
 		assert_ok(kit_freeze(kit, box.id), &kit->err);
-		frozen[i] = clock_mono_us() - start;
-		start = clock_mono_us();
+		samples_add(&frozen, now_us() - start);
+		start = now_us();
 		assert_ok(kit_thaw(kit, box.id), &kit->err);
-		thawed[i] = clock_mono_us() - start;
-		start = clock_mono_us();
+		samples_add(&thawed, now_us() - start);
+		start = now_us();
 		assert_int_equal(box_close(&box), 0);
-		destroyed[i] = clock_mono_us() - start;
+		samples_add(&destroyed, now_us() - start);
 	}
-	show("create, in the launcher", inside, rounds);
-	show("create, request to reply", created, rounds);
-	show("create, request to hello", hello, rounds);
-	show("create, request to end of sh -c :", command, rounds);
-	show("freeze", frozen, rounds);
-	show("thaw", thawed, rounds);
-	show("destroy", destroyed, rounds);
+	show("create, in the launcher", &inside);
+	show("create, request to reply", &created);
+	show("create, request to hello", &hello);
+	show("create, request to end of sh -c :", &command);
+	show("freeze", &frozen);
+	show("thaw", &thawed);
+	show("destroy", &destroyed);
 }
 
 struct many {
@@ -101,7 +94,7 @@ static void many_at_a_time(struct sandbox_kit *kit, size_t rounds)
 {
 	static struct many many;
 	struct error err = ERROR_INIT;
-	int64_t start = clock_mono_us(), middle;
+	double start = now_us(), middle;
 	char id[32];
 
 	many = (struct many){.loop = kit->loop, .wanted = rounds};
@@ -112,7 +105,7 @@ static void many_at_a_time(struct sandbox_kit *kit, size_t rounds)
 		sandbox_create(kit->launcher, &spec, on_created, &many);
 	}
 	assert_ok(loop_run(kit->loop, &err), &err);
-	middle = clock_mono_us();
+	middle = now_us();
 	many.ended = 0;
 	for (size_t i = 0; i < rounds; i++) {
 		close(many.fds[i][0]);
@@ -122,8 +115,8 @@ static void many_at_a_time(struct sandbox_kit *kit, size_t rounds)
 	}
 	assert_ok(loop_run(kit->loop, &err), &err);
 	printf("%zu at once: %.0f creations/s, %.0f destructions/s\n", rounds,
-		(double)rounds * 1e6 / (double)(middle - start),
-		(double)rounds * 1e6 / (double)(clock_mono_us() - middle));
+		(double)rounds * 1e6 / (middle - start),
+		(double)rounds * 1e6 / (now_us() - middle));
 }
 
 int main(int argc, char **argv)

@@ -4,19 +4,16 @@
  * (which reserves), the others (which renew), the claim, and from the first keystroke to the
  * claim's answer when there is no pause between them.
  */
-#include "base/clock.h"
 #include "base/json.h"
 #include "base/memory.h"
-#include "tests/lib/http_client.h"
+#include "tests/lib/bench_kit.h"
 
 #include <getopt.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #define CLIENTS_MAX 1024
-#define ID_MAX 64
 
 struct options {
 	const char *socket;
@@ -27,11 +24,6 @@ struct options {
 	int64_t pace_us; /* between two requests of one client; 0: at once */
 };
 
-struct samples {
-	double *us;
-	size_t count, room;
-};
-
 enum request_kind { FIRST, RENEWAL, CLAIM, WHOLE, KINDS };
 
 static const char *const kind_names[] = {
@@ -40,7 +32,7 @@ _Static_assert(ARRAY_SIZE(kind_names) == KINDS, "every kind has a name");
 
 struct person {
 	struct http_client *http;
-	char *warm, *claim; /* bodies */
+	char *body; /* of each request */
 	size_t step; /* of keystrokes + 1 */
 	size_t claimed;
 	bool waiting;
@@ -51,49 +43,8 @@ struct bench {
 	struct options options;
 	struct person *people;
 	struct samples samples[KINDS];
-	size_t hinted;
-	char (*ids)[ID_MAX];
-	size_t id_count, id_room;
+	struct claims claims;
 };
-
-static double now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
-
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double percentile(const struct samples *samples, double part)
-{
-	size_t place = (size_t)((double)(samples->count - 1) * part + 0.5);
-
-	return samples->count > 0 ? samples->us[place] : 0;
-}
-
-static json_t *samples_json(struct samples *samples)
-{
-	if (samples->count > 0) {
-		qsort(samples->us, samples->count, sizeof(double), compare);
-	}
-	return json_pack("{s:I, s:f, s:f, s:f}", "count", (json_int_t)samples->count, "p50_us",
-		percentile(samples, 0.5), "p99_us", percentile(samples, 0.99), "max_us",
-		percentile(samples, 1));
-}
-
-static void add(struct bench *bench, enum request_kind kind, double us)
-{
-	struct samples *samples = &bench->samples[kind];
-
-	*array_add(&samples->us, &samples->count, &samples->room) = us;
-}
 
 static void people_open(struct bench *bench)
 {
@@ -108,9 +59,8 @@ static void people_open(struct bench *bench)
 		http_open(person->http, options->socket);
 		/* One small request first, so that accepting the connection is not measured. */
 		(void)http_call(person->http, "GET", "/healthz", NULL);
-		person->warm = xasprintf(
+		person->body = xasprintf(
 			"{\"environment\":\"%s\",\"key\":\"bench-%zu\"}", options->environment, i);
-		person->claim = xstrdup(person->warm);
 		person->next_at =
 			start + (double)options->pace_us * (double)i / (double)options->clients;
 	}
@@ -123,18 +73,24 @@ static void people_close(struct bench *bench)
 
 		http_close(person->http);
 		free(person->http);
-		free(person->warm);
-		free(person->claim);
+		free(person->body);
 	}
 	free(bench->people);
 }
 
+static enum request_kind next_request(const struct bench *bench, const struct person *person)
+{
+	if (person->step == bench->options.keystrokes) {
+		return CLAIM;
+	}
+	return person->step == 0 ? FIRST : RENEWAL;
+}
+
 static void send_next(const struct bench *bench, struct person *person)
 {
-	bool claims = person->step == bench->options.keystrokes;
+	bool claims = next_request(bench, person) == CLAIM;
 
-	http_prepare(person->http, "POST", claims ? "/v1/sandboxes" : "/v1/warm",
-		claims ? person->claim : person->warm);
+	http_prepare(person->http, "POST", claims ? "/v1/sandboxes" : "/v1/warm", person->body);
 	person->waiting = true;
 	person->sent_at = now_us();
 	if (person->step == 0) {
@@ -143,38 +99,24 @@ static void send_next(const struct bench *bench, struct person *person)
 	http_send(person->http);
 }
 
-static void note_claim(struct bench *bench, const struct http_client *client)
-{
-	char source[16] = "";
-	char(*id)[ID_MAX] = array_add(&bench->ids, &bench->id_count, &bench->id_room);
-
-	if (!http_member(client, "id", *id, ID_MAX) ||
-		!http_member(client, "source", source, sizeof(source))) {
-		fprintf(stderr, "hints: no sandbox in: %s\n", http_body(client));
-		exit(1);
-	}
-	bench->hinted += streq(source, "hinted") ? 1 : 0;
-}
-
 static void answered(struct bench *bench, struct person *person)
 {
 	double now = now_us();
-	bool claims = person->step == bench->options.keystrokes;
+	enum request_kind kind = next_request(bench, person);
 
-	if (http_status(person->http) != (claims ? 201 : 200)) {
-		fprintf(stderr, "hints: answered %d: %s\n", http_status(person->http),
-			http_body(person->http));
-		exit(1);
-	}
-	add(bench, claims ? CLAIM : person->step == 0 ? FIRST : RENEWAL, now - person->sent_at);
+	samples_add(&bench->samples[kind], now - person->sent_at);
 	person->waiting = false;
 	person->next_at += (double)bench->options.pace_us;
-	if (claims) {
-		add(bench, WHOLE, now - person->began_at);
-		note_claim(bench, person->http);
+	if (kind == CLAIM) {
+		samples_add(&bench->samples[WHOLE], now - person->began_at);
+		claims_add(&bench->claims, person->http);
 		person->claimed++;
+		person->step = 0;
+	} else if (http_status(person->http) == 200) {
+		person->step++;
+	} else {
+		bench_fail(person->http, "warm");
 	}
-	person->step = claims ? 0 : person->step + 1;
 }
 
 /* Sends what is due; returns how long to wait, at most until the next is. */
@@ -221,28 +163,13 @@ static void run(struct bench *bench)
 	}
 }
 
-static void release_all(struct bench *bench)
-{
-	struct http_client *client = bench->people[0].http;
-
-	for (size_t i = 0; i < bench->id_count; i++) {
-		CLEANUP(free_p) char *path = xasprintf("/v1/sandboxes/%s", bench->ids[i]);
-
-		if (http_call(client, "DELETE", path, NULL) != 200) {
-			fprintf(stderr, "hints: release answered %d\n", http_status(client));
-			exit(1);
-		}
-	}
-	free(bench->ids);
-}
-
 static void print(struct bench *bench)
 {
-	json_t *json = json_pack("{s:I}", "hinted", (json_int_t)bench->hinted);
+	json_t *json = json_pack("{s:I}", "hinted", (json_int_t)bench->claims.from_pool);
 
 	for (size_t i = 0; i < KINDS; i++) {
 		json_object_set_new(json, kind_names[i], samples_json(&bench->samples[i]));
-		free(bench->samples[i].us);
+		samples_done(&bench->samples[i]);
 	}
 	json_print(json);
 	json_decref(json);
@@ -288,7 +215,8 @@ static bool read_options(struct options *options, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	struct bench bench = {.options = {.clients = 1, .claims = 10, .keystrokes = 5}};
+	struct bench bench = {.options = {.clients = 1, .claims = 10, .keystrokes = 5},
+		.claims = {.source = "hinted"}};
 	const struct rlimit files = {4096, 4096};
 
 	if (!read_options(&bench.options, argc, argv)) {
@@ -300,7 +228,7 @@ int main(int argc, char **argv)
 	(void)setrlimit(RLIMIT_NOFILE, &files);
 	people_open(&bench);
 	run(&bench);
-	release_all(&bench);
+	claims_release(&bench.claims, bench.people[0].http);
 	people_close(&bench);
 	print(&bench);
 	return 0;

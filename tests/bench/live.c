@@ -3,9 +3,9 @@
  * without stopping anybody: `live [files [bytes each]]` prints JSON, medians of five, for a store
  * below $TMPDIR. The sandbox goes on writing to a few of the files all the time. As root.
  */
-#include "base/clock.h"
 #include "base/io.h"
 #include "base/process.h"
+#include "tests/lib/bench_kit.h"
 #include "tests/lib/sandbox_kit.h"
 #include "tests/lib/test.h"
 
@@ -17,19 +17,6 @@
 #define FILES_DEFAULT 10000
 #define BYTES_DEFAULT 100000
 #define FOLDERS 100
-
-static int compare(const void *a, const void *b)
-{
-	int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
-
-	return left < right ? -1 : left > right;
-}
-
-static int64_t median(int64_t *times)
-{
-	qsort(times, ROUNDS, sizeof(*times), compare);
-	return times[ROUNDS / 2];
-}
 
 static void files_make(struct kit_box *box, long files, long bytes)
 {
@@ -47,18 +34,18 @@ static void files_make(struct kit_box *box, long files, long bytes)
 		NULL));
 }
 
-static int64_t command_time(const char *folder, const char *command)
+static double command_us(const char *folder, const char *command)
 {
 	CLEANUP(free_p)
 	char *script = xasprintf("cd %s && %s && sync -f %s", folder, command, folder);
 	char *argv[] = {(char[]){"sh"}, (char[]){"-c"}, script, NULL};
-	int64_t start_us = clock_mono_us();
+	double start = now_us();
 	struct error err = ERROR_INIT;
 	int code = -1;
 
 	assert_ok(process_run(argv, NULL, &code, &err), &err);
 	assert_true(code == 0 || code == 1); /* tar's word for a file that changed under way */
-	return clock_mono_us() - start_us;
+	return now_us() - start;
 }
 
 static void removed(const char *store, const char *name)
@@ -74,15 +61,15 @@ static void snapshots_measure(
 	struct sandbox_kit *kit, struct kit_box *box, bool again, const char *name)
 {
 	CLEANUP(free_p) char *staging = xasprintf("%s/staging/bench", kit->config.store);
-	int64_t pause[ROUNDS], total[ROUNDS], typical;
+	struct samples pause = {0}, total = {0};
 
 	for (int i = 0; i < ROUNDS; i++) {
 		assert_int_equal(mkdir(staging, 0700), 0);
 		assert_ok(
 			kit_snapshot(kit, box->id, "bench", again ? (int64_t)kit->layer_count : 0),
 			&kit->err);
-		pause[i] = kit->copied.pause_us;
-		total[i] = kit->copied.total_us;
+		samples_add(&pause, (double)kit->copied.pause_us);
+		samples_add(&total, (double)kit->copied.total_us);
 		if (again) {
 			CLEANUP(free_p) char *tree = xasprintf("%s/tree", staging);
 			CLEANUP(free_p)
@@ -94,14 +81,15 @@ static void snapshots_measure(
 		}
 		removed(kit->config.store, "staging/bench");
 	}
-	typical = median(pause); /* sorts them */
 	printf("\"%s\": {\"files\": %llu, \"bytes\": %llu, \"copied\": %llu, \"linked\": %llu, "
-	       "\"cloned\": %llu, \"passes\": %u, \"pause_us\": %lld, \"pause_max_us\": %lld, "
-	       "\"total_us\": %lld}, ",
+	       "\"cloned\": %llu, \"passes\": %u, \"pause_us\": %.0f, \"pause_max_us\": %.0f, "
+	       "\"total_us\": %.0f}, ",
 		name, (unsigned long long)kit->copied.files, (unsigned long long)kit->copied.bytes,
 		(unsigned long long)kit->copied.copied, (unsigned long long)kit->copied.linked,
-		(unsigned long long)kit->copied.cloned, kit->copied.passes, (long long)typical,
-		(long long)pause[ROUNDS - 1], (long long)median(total));
+		(unsigned long long)kit->copied.cloned, kit->copied.passes, samples_at(&pause, 0.5),
+		samples_at(&pause, 1), samples_at(&total, 0.5));
+	samples_done(&pause);
+	samples_done(&total);
 }
 
 static void rivals_measure(struct sandbox_kit *kit, const struct kit_box *box)
@@ -110,16 +98,18 @@ static void rivals_measure(struct sandbox_kit *kit, const struct kit_box *box)
 	char *copy = xasprintf("cp -a sandboxes/%s/upper copied", box->id);
 	CLEANUP(free_p)
 	char *archive = xasprintf("tar -C sandboxes/%s/upper -cf copied . 2> /dev/null", box->id);
-	int64_t copies[ROUNDS], archives[ROUNDS];
+	struct samples copies = {0}, archives = {0};
 
 	for (int i = 0; i < ROUNDS; i++) {
-		copies[i] = command_time(kit->config.store, copy);
+		samples_add(&copies, command_us(kit->config.store, copy));
 		removed(kit->config.store, "copied");
-		archives[i] = command_time(kit->config.store, archive);
+		samples_add(&archives, command_us(kit->config.store, archive));
 		removed(kit->config.store, "copied");
 	}
-	printf("\"cp_us\": %lld, \"tar_us\": %lld}\n", (long long)median(copies),
-		(long long)median(archives));
+	printf("\"cp_us\": %.0f, \"tar_us\": %.0f}\n", samples_at(&copies, 0.5),
+		samples_at(&archives, 0.5));
+	samples_done(&copies);
+	samples_done(&archives);
 }
 
 int main(int argc, char **argv)

@@ -19,6 +19,13 @@ char *temp_folder(void)
 	return folder;
 }
 
+void temp_in_memory(void)
+{
+	if (access("/dev/shm", W_OK) == 0) {
+		setenv("TMPDIR", "/dev/shm", 1);
+	}
+}
+
 void temp_remove(char *folder)
 {
 	struct error err = ERROR_INIT;

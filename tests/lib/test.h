@@ -40,6 +40,9 @@
 char *temp_folder(void);
 void temp_remove(char *folder);
 DEFINE_CLEANUP(temp_remove_p, char, temp_remove)
+/* From now on below /dev/shm, where there is one: for tests of hundreds of synced commits, which
+ * take minutes on a disk, and that cut no power. */
+void temp_in_memory(void);
 /* Unmounts it, waiting for what killed processes had started there to go. */
 bool temp_unmount(const char *at);
 

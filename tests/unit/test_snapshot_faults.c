@@ -269,10 +269,6 @@ int main(int argc, char **argv)
 		puts("needs root: skipped");
 		return 0;
 	}
-	/* Hundreds of commits, each synced: on a disk they take minutes, and no power is cut here.
-	 */
-	if (access("/dev/shm", W_OK) == 0) {
-		setenv("TMPDIR", "/dev/shm", 1);
-	}
+	temp_in_memory();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -255,5 +255,9 @@ int main(int argc, char **argv)
 	};
 	int code = fault_kit_child(&kit, argc, argv);
 
-	return code >= 0 ? code : cmocka_run_group_tests(tests, NULL, NULL);
+	if (code >= 0) {
+		return code;
+	}
+	temp_in_memory();
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }
