@@ -144,6 +144,49 @@ bool glob_list_match(char *const *patterns, const char *path)
 	return match;
 }
 
+/* Does the pattern lead to the folder, or is it about one of the folders on the way there? */
+static bool reaches(const char *pattern, const char *folder)
+{
+	CLEANUP(free_p) char *part = NULL;
+	const char *start = pattern[0] == '/' ? pattern + 1 : pattern;
+	size_t length = strlen(pattern);
+
+	if (strchr(pattern, '/') == NULL || strchr(pattern, '/') == pattern + length - 1) {
+		return true; /* it matches at any depth */
+	}
+	for (;;) {
+		size_t wanted = strcspn(start, "/"), there = strcspn(folder, "/");
+		CLEANUP(free_p) char *name = xstrndup(folder, there);
+
+		free(part);
+		part = xstrndup(start, wanted);
+		if (streq(part, "**") || part[0] == '\0') {
+			return true;
+		}
+		if (!match_from(part, name, true)) {
+			return false;
+		}
+		if (start[wanted] == '\0' || folder[there] == '\0') {
+			return true;
+		}
+		start += wanted + 1;
+		folder += there + 1;
+	}
+}
+
+bool glob_list_reaches(char *const *patterns, const char *folder)
+{
+	if (patterns == NULL) {
+		return true;
+	}
+	for (; *patterns != NULL; patterns++) {
+		if (**patterns != '!' && reaches(*patterns, folder)) {
+			return true;
+		}
+	}
+	return false;
+}
+
 const char *glob_problem(const char *pattern)
 {
 	const char *at = *pattern == '!' ? pattern + 1 : pattern;

@@ -14,6 +14,8 @@
 bool glob_match(const char *pattern, const char *path);
 /* A NULL-terminated list. NULL matches everything, an empty one nothing. */
 bool glob_list_match(char *const *patterns, const char *path);
+/* Could one of them match something below this folder? True when that cannot be told. */
+bool glob_list_reaches(char *const *patterns, const char *folder);
 /* NULL, or why it is no pattern that could match: words for a message. */
 const char *glob_problem(const char *pattern);
 

@@ -1,11 +1,13 @@
 /* What is in mirrors/ and downloads/, against what the environments name. */
 #include "builder/collect.h"
 
+#include "base/buffer.h"
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/io.h"
 #include "base/memory.h"
 #include "builder/git/git.h"
+#include "builder/git/git_modules.h"
 #include "configs/environment.h"
 #include "snapshots/store.h"
 
@@ -15,6 +17,7 @@
 #include <sys/stat.h>
 
 #define AGE_MS (24LL * 3600 * 1000)
+#define NOTE_BYTES_MAX (256 * 1024)
 
 struct room {
 	struct store *store;
@@ -33,6 +36,28 @@ static bool is_recent(const struct room *room, const char *name)
 	       clock_real_ms() - (int64_t)seen.st_mtim.tv_sec * 1000 < AGE_MS;
 }
 
+/* Is it a submodule's, of the repository with this mirror? */
+static bool is_module_of(const struct room *room, const char *mirror, const char *name)
+{
+	CLEANUP(free_p) char *path = xasprintf("%s/" GIT_MODULES_NOTE, mirror);
+	CLEANUP(buffer_done) struct buffer text;
+	struct error ignored = ERROR_INIT;
+
+	buffer_init(&text, NOTE_BYTES_MAX);
+	if (io_read_file(room->dir_fd, path, &text, &ignored) < 0) {
+		return false;
+	}
+	for (const char *line = buffer_text(&text); *line != '\0'; line += strspn(line, "\n")) {
+		size_t end = strcspn(line, "\n");
+
+		if (end == strlen(name) && strncmp(line, name, end) == 0) {
+			return true;
+		}
+		line += end;
+	}
+	return false;
+}
+
 static bool mirror_is_wanted(const struct room *room, const char *name)
 {
 	for (size_t i = 0; i < room->count; i++) {
@@ -41,7 +66,9 @@ static bool mirror_is_wanted(const struct room *room, const char *name)
 				.url = room->environments[i]->sources[j].url, .mirrors = ""};
 			CLEANUP(free_p) char *path = git_mirror_path(&source);
 
-			if (streq(strrchr(path, '/') + 1, name)) {
+			const char *own = strrchr(path, '/') + 1;
+
+			if (streq(own, name) || is_module_of(room, own, name)) {
 				return true;
 			}
 		}

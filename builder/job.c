@@ -463,7 +463,6 @@ static void report_end(struct job *job, int status, int64_t took_us, const struc
 
 void job_free(struct job *job)
 {
-	oci_defaults_done(&job->own);
 	step_secrets_done(&job->secrets);
 	range_done(&job->range);
 	fd_done(&job->log_fd);
@@ -472,7 +471,11 @@ void job_free(struct job *job)
 	job_changes_done(job);
 	json_decref(job->installed);
 	free(job->steps);
+	for (size_t i = 0; job->sources != NULL && i < job->environment->source_count; i++) {
+		job_modules_done(&job->sources[i].modules);
+	}
 	free(job->sources);
+	oci_defaults_done(&job->own);
 	image_done(&job->head);
 	free(job->mirrors);
 	free(job->unchanged_why);

@@ -30,12 +30,12 @@ struct git_source job_git_source(const struct job *job, size_t index, char **ret
 }
 
 /* A credential lives for this one fetch. */
-static int fetch(struct job *job, size_t index, struct git_source *source, struct git_found *found,
-	struct error *err)
+int job_fetch_source(struct job *job, size_t index, struct git_source *source, bool trusted,
+	struct git_found *found, struct error *err)
 {
 	const struct environment_auth *auth = &job->environment->sources[index].auth;
 	struct credential credential = {0};
-	int status = credential_find(job->machine, auth, &credential, err);
+	int status = trusted ? credential_find(job->machine, auth, &credential, err) : 0;
 
 	if (status < 0) {
 		return status;
@@ -56,7 +56,7 @@ static int fetch_one(struct job *job, size_t index, struct error *err)
 	int status;
 
 	report_stage(job->machine->report, "fetch", "%s", url);
-	status = fetch(job, index, &source, found, err);
+	status = job_fetch_source(job, index, &source, true, found, err);
 	if (status < 0) {
 		return error_wrap(err, "source %s", url);
 	}
@@ -88,5 +88,10 @@ int job_refetch(struct job *job, size_t index, struct error *err)
 	struct git_source source = job_git_source(job, index, &path);
 	int status = git_mirror_drop(&source, err);
 
-	return status < 0 ? status : fetch(job, index, &source, &job->sources[index].found, err);
+	if (status == 0) {
+		status = job_modules_refetch(job, index, err);
+	}
+	return status < 0 ? status
+			  : job_fetch_source(
+				    job, index, &source, true, &job->sources[index].found, err);
 }

@@ -20,8 +20,8 @@ static int read_inputs_of(struct job *job, size_t index, char *const *const *lis
 	CLEANUP(free_p) char *path = NULL;
 	struct git_source source = job_git_source(job, index, &path);
 
-	return git_read_inputs(
-		job->machine, &source, job->sources[index].found.commit, lists, count, inputs, err);
+	return git_read_inputs(job->machine, &source, job->sources[index].found.commit, lists,
+		count, job_has_modules(job, index), inputs, err);
 }
 
 static int read_inputs(struct job *job, size_t index, struct error *err)
@@ -83,6 +83,7 @@ static struct digest *begin_key(const struct job *job, size_t index, const char 
 	for (size_t i = 0; i < environment->source_count; i++) {
 		add_text(digest, environment->sources[i].url);
 		add_text(digest, environment->sources[i].path);
+		add_text(digest, environment->sources[i].submodules);
 	}
 	for (char **entry = environment->env; *entry != NULL; entry++) {
 		add_text(digest, *entry);

@@ -4,12 +4,29 @@
 
 #include "builder/credentials/step_secrets.h"
 #include "builder/git/git.h"
+#include "builder/git/git_modules.h"
 #include "builder/job.h"
 #include "builder/machine.h"
 #include "builder/packages/packages.h"
 #include "builder/range.h"
 #include "configs/environment.h"
 #include "snapshots/store.h"
+
+/* One submodule of a source, or of one of its submodules. */
+struct job_module {
+	char *path; /* below the source's */
+	char *url; /* where it is fetched */
+	char *local; /* the folder, when the url names one */
+	struct git_found found; /* its commit */
+	struct git_module_list inner; /* its own */
+};
+
+struct job_modules {
+	bool known; /* job_modules_find was here */
+	struct git_module_list top; /* the source's own */
+	struct job_module **items; /* each after the one it lies in */
+	size_t count, room;
+};
 
 /* One source: what was found, and the layers that show it. */
 struct job_source {
@@ -18,6 +35,7 @@ struct job_source {
 					    is a delta too */
 	struct layer layers[2]; /* the full checkout, the delta */
 	size_t layer_count;
+	struct job_modules modules;
 };
 
 #define JOB_SOURCES_MAX 4
@@ -96,16 +114,42 @@ MUSTCHECK int job_add_layer(struct job *job, const struct layer *layer, struct e
 MUSTCHECK int job_fetch(struct job *job, struct error *err);
 /* A source as git.h wants it; *ret_path holds the text that it points to. */
 struct git_source job_git_source(const struct job *job, size_t index, char **ret_path);
+/* The fetch itself; trusted: with the source's credential. */
+MUSTCHECK int job_fetch_source(struct job *job, size_t index, struct git_source *source,
+	bool trusted, struct git_found *ret_found, struct error *err);
 /* Drops a mirror that lacks something and fetches it anew. */
 MUSTCHECK int job_refetch(struct job *job, size_t index, struct error *err);
 /* job_sources.c: makes or finds their layers. */
 MUSTCHECK int job_sources(struct job *job, struct error *err);
 /* Finds them only: sources[index].layers. */
 bool job_find_source(struct job *job, size_t index);
-/* The index of a source's workspace, -1 if it is not there. */
-int job_open_index(const struct job *job, size_t index);
+/* The index of a source's workspace, or of the submodule at a path in it (""), as the layers of now
+ * have it; -1 if it is not there. */
+int job_open_index(const struct job *job, size_t index, const char *module);
+/* The same of the image before. */
+int job_open_index_before(const struct job *job, size_t index, const char *module);
+/* A folder or file of a layer; -1 if it is not there. */
+int job_open_in_layer(
+	const struct job *job, const struct layer *layer, const char *path, int flags);
 /* Its commit in the image before, and that of its full checkout then. */
 bool job_source_before(const struct job *job, size_t index, char *commit, char *checkout);
+/* job_modules.c: are submodules of the source to be there? */
+bool job_has_modules(const struct job *job, size_t index);
+/* Fetches them all; sources[index].modules. */
+MUSTCHECK int job_modules_find(struct job *job, size_t index, struct error *err);
+/* Drops their mirrors, so that they are found anew. */
+MUSTCHECK int job_modules_refetch(struct job *job, size_t index, struct error *err);
+struct job_modules_place {
+	int tree_fd;
+	const struct layer *full; /* the full checkout that a delta is written over; NULL: none */
+};
+/* Writes them where the source has been written. */
+MUSTCHECK int job_modules_write(struct job *job, size_t index, const struct job_modules_place *to,
+	struct git_delta *delta, struct error *err);
+/* Of each the files that match: what a strict step sees. */
+MUSTCHECK int job_modules_inputs(
+	struct job *job, size_t index, char *const *patterns, int tree_fd, struct error *err);
+void job_modules_done(struct job_modules *modules);
 /* job_keys.c: the keys of all steps, from below_key and the sources as they were found. */
 MUSTCHECK int job_make_keys(struct job *job, struct error *err);
 /* The commits of the sources, for layer.origin. */

@@ -25,9 +25,9 @@ static void checkout_key(const struct job *job, size_t index, const char *commit
 	const struct environment_source *source = &job->environment->sources[index];
 	const struct git_found *found = &job->sources[index].found;
 	CLEANUP(free_p)
-	char *text = xasprintf("source %s\n%s\n%s%s\n%s\n%s\nowner %u", SOURCE_VERSION, source->url,
-		found->ref, found->is_head ? " head" : "", commit, source->path,
-		(unsigned)geteuid());
+	char *text = xasprintf("source %s\n%s\n%s%s\n%s\n%s\nowner %u\nsubmodules %s",
+		SOURCE_VERSION, source->url, found->ref, found->is_head ? " head" : "", commit,
+		source->path, (unsigned)geteuid(), source->submodules);
 
 	digest_of(text, strlen(text), key);
 }
@@ -76,9 +76,7 @@ bool job_source_before(const struct job *job, size_t index, char *commit, char *
 	return found;
 }
 
-/* A folder or file of a layer; -1 if it is not there. */
-static int open_in_layer(
-	const struct job *job, const struct layer *layer, const char *path, int flags)
+int job_open_in_layer(const struct job *job, const struct layer *layer, const char *path, int flags)
 {
 	struct error ignored = ERROR_INIT;
 	CLEANUP(free_p)
@@ -88,33 +86,52 @@ static int open_in_layer(
 	return fd < 0 ? -1 : fd;
 }
 
-/* The index that the image before has, for the times of files that did not change; -1: none. */
-static int open_index_before(struct job *job, size_t index, const char *commit, const char *full)
+static int open_index_in(
+	const struct job *job, const struct layer *layer, size_t index, const char *module)
 {
 	CLEANUP(free_p)
-	char *path = xasprintf("%s/.git/index", job->environment->sources[index].path);
-	struct error ignored = ERROR_INIT;
-	struct layer layer;
-	char key[SHA256_TEXT_SIZE];
+	char *path = xasprintf("%s/%s%s.git/index", job->environment->sources[index].path, module,
+		module[0] != '\0' ? "/" : "");
 
-	if (streq(commit, full)) {
-		checkout_key(job, index, commit, key);
-	} else {
-		delta_key(job, index, full, commit, key);
-	}
-	if (layer_find(job->machine->store, key, &layer, &ignored) < 0) {
-		return -1;
-	}
-	return open_in_layer(job, &layer, path, O_RDONLY);
+	return job_open_in_layer(job, layer, path, O_RDONLY);
 }
 
-int job_open_index(const struct job *job, size_t index)
+/* For the times of files that did not change. A delta has the index of no submodule that is as the
+ * full checkout has it. */
+int job_open_index_before(const struct job *job, size_t index, const char *module)
+{
+	char commit[COMMIT_TEXT_SIZE], full[COMMIT_TEXT_SIZE], key[SHA256_TEXT_SIZE];
+	struct error ignored = ERROR_INIT;
+	struct layer layer;
+	int fd = -1;
+
+	if (!job_source_before(job, index, commit, full)) {
+		return -1;
+	}
+	if (!streq(commit, full)) {
+		delta_key(job, index, full, commit, key);
+		fd = layer_find(job->machine->store, key, &layer, &ignored) == 0
+			     ? open_index_in(job, &layer, index, module)
+			     : -1;
+	}
+	if (fd >= 0 || (!streq(commit, full) && module[0] == '\0')) {
+		return fd;
+	}
+	checkout_key(job, index, full, key);
+	return layer_find(job->machine->store, key, &layer, &ignored) == 0
+		       ? open_index_in(job, &layer, index, module)
+		       : -1;
+}
+
+int job_open_index(const struct job *job, size_t index, const char *module)
 {
 	const struct job_source *source = &job->sources[index];
-	CLEANUP(free_p)
-	char *path = xasprintf("%s/.git/index", job->environment->sources[index].path);
+	int fd = -1;
 
-	return open_in_layer(job, &source->layers[source->layer_count - 1], path, O_RDONLY);
+	for (size_t i = source->layer_count; fd < 0 && i > 0; i--) {
+		fd = open_index_in(job, &source->layers[i - 1], index, module);
+	}
+	return fd;
 }
 
 /* ---- making them ---- */
@@ -146,6 +163,7 @@ struct making {
 	struct layer *layer;
 	int previous_fd; /* index of the image before */
 	const char *full; /* NULL: a full checkout; else a delta over that commit's */
+	const struct layer *full_layer;
 	int full_fd;
 	bool whole; /* result: it should be a full checkout */
 };
@@ -161,17 +179,27 @@ static int write_source(struct making *making, struct staging *staging, struct e
 		.path = job->environment->sources[making->index].path,
 		.previous_fd = making->previous_fd,
 		.after_ms = job->has_head ? job->head.created_ms : 0};
+	struct job_modules_place modules = {tree, making->full_layer};
 	struct git_delta delta = {0};
 	int status;
 
 	if (tree < 0) {
 		return tree;
 	}
+	if (job_modules_find(job, making->index, err) < 0) {
+		return -(int)err->kind;
+	}
+	place.modules = job_has_modules(job, making->index)
+				? &job->sources[making->index].modules.top
+				: NULL;
 	if (making->full == NULL) {
 		status = git_checkout(job->machine, &source, found, &place, &delta.counts, err);
 	} else {
 		status = git_write_delta(job->machine, &source, found, making->full,
 			making->full_fd, &place, &delta, err);
+	}
+	if (status == 0 && !delta.whole) {
+		status = job_modules_write(job, making->index, &modules, &delta, err);
 	}
 	if (status == 0 && delta.whole) {
 		making->whole = true;
@@ -248,13 +276,14 @@ static int make_delta(struct job *job, size_t index, const struct layer *full, i
 	struct job_source *source = &job->sources[index];
 	struct layer layer = {.kind = "delta", .id_base = geteuid(), .id_count = 1};
 	CLEANUP(close_p)
-	int full_fd = open_in_layer(
+	int full_fd = job_open_in_layer(
 		job, full, job->environment->sources[index].path, O_RDONLY | O_DIRECTORY);
 	struct making making = {.job = job,
 		.index = index,
 		.layer = &layer,
 		.previous_fd = previous_fd,
 		.full = source->checkout,
+		.full_layer = full,
 		.full_fd = full_fd};
 	int status;
 
@@ -342,7 +371,7 @@ static int source_layers(struct job *job, size_t index, struct error *err)
 		return 0;
 	}
 	if (known) {
-		previous_fd = open_index_before(job, index, before, full_commit);
+		previous_fd = job_open_index_before(job, index, "");
 	}
 	if (known && !job->clean && find_full(job, index, full_commit, &full)) {
 		snprintf(source->checkout, sizeof(source->checkout), "%s", full_commit);

@@ -88,10 +88,11 @@ static int write_inputs(struct job *job, const struct environment_step *step, si
 	CLEANUP(free_p) char *path = NULL;
 	struct git_source source = job_git_source(job, source_index, &path);
 	CLEANUP(close_p) int tree = -1;
-	CLEANUP(close_p) int index = job_open_index(job, source_index);
+	CLEANUP(close_p) int index = job_open_index(job, source_index, "");
 	struct git_place place = {
 		.path = job->environment->sources[source_index].path, .previous_fd = index};
 	uint64_t files = 0;
+	int status;
 
 	if (mkdirat(staging_fd(staging), "tree", 0755) < 0) {
 		return error_sys(err, errno, "make the tree of a layer");
@@ -101,8 +102,9 @@ static int write_inputs(struct job *job, const struct environment_step *step, si
 		return tree;
 	}
 	place.tree_fd = tree;
-	return git_write_inputs(job->machine, &source, &job->sources[source_index].found,
-		step->inputs, &place, &files, err);
+	status = git_write_inputs(job->machine, &source, &job->sources[source_index].found,
+		step->inputs, "", &place, &files, err);
+	return status < 0 ? status : job_modules_inputs(job, source_index, step->inputs, tree, err);
 }
 
 /* The inputs of a strict step of one source, as a layer that no image lists. */
@@ -113,8 +115,9 @@ static int inputs_layer(struct job *job, size_t index, size_t source_index, stru
 	CLEANUP(staging_free_p) struct staging *staging = NULL;
 	struct layer layer = {.kind = "inputs", .id_base = geteuid(), .id_count = 1};
 	CLEANUP(free_p)
-	char *text = xasprintf("inputs 1\n%s\n%s\nowner %u",
+	char *text = xasprintf("inputs 1\n%s\n%s\n%s\nowner %u",
 		job->environment->sources[source_index].path,
+		job->environment->sources[source_index].submodules,
 		job->steps[index].inputs[source_index], (unsigned)geteuid());
 	int status;
 

@@ -145,6 +145,7 @@ int source_sync(struct machine *machine, const struct environment *environment,
 			sync->index);
 	} else {
 		source = source_of(&environment->sources[sync->index], NULL, mirrors, &path);
+		way.modules = !streq(environment->sources[sync->index].submodules, "false");
 		status = git_way_write(machine, &source, &way, &result, err);
 	}
 	if (status < 0) {

@@ -136,6 +136,7 @@ static void fingerprint_set(struct environment *environment)
 		fingerprint_add(digest, environment->sources[i].url);
 		fingerprint_add(digest, environment->sources[i].ref);
 		fingerprint_add(digest, environment->sources[i].path);
+		fingerprint_add(digest, environment->sources[i].submodules);
 	}
 	environment_packages_digest(environment, digest);
 	for (char **entry = environment->env; *entry != NULL; entry++) {
@@ -236,6 +237,7 @@ void environment_free(struct environment *environment)
 		free(environment->sources[i].url);
 		free(environment->sources[i].ref);
 		free(environment->sources[i].path);
+		free(environment->sources[i].submodules);
 		free(environment->sources[i].auth.type);
 		free(environment->sources[i].auth.secret);
 		free(environment->sources[i].auth.user);

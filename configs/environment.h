@@ -30,6 +30,7 @@ struct environment_source {
 		      count from its folder and are absolute here. Never holds a password. */
 	char *ref; /* branch, tag or full commit; default "HEAD", that of the remote */
 	char *path; /* absolute, inside the sandbox; default /workspace */
+	char *submodules; /* "false", "true" (its own) or "recursive" (theirs too) */
 	struct environment_auth auth;
 };
 

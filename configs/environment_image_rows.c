@@ -15,6 +15,7 @@
 #define SOURCE(member) .offset = offsetof(struct environment_source, member)
 
 static const char *const auth_types[] = {"none", "token", "ssh-key", "github-app", NULL};
+static const char *const submodule_words[] = {"false", "true", "recursive", NULL};
 static const char *const network_words[] = {"none", "host", NULL};
 
 static const struct setting rows[] = {
@@ -54,6 +55,13 @@ static const struct setting rows[] = {
 		SOURCE(path),
 		.fallback = "/workspace",
 		.about = "where it stands in the sandbox"},
+	{.key = "source[].submodules",
+		.type = SETTING_CHOICE,
+		SOURCE(submodules),
+		.fallback = "recursive",
+		.choices = submodule_words,
+		.about = "whether they are fetched, at their commits: false, true (not those of "
+			 "submodules) or recursive"},
 	{.key = "source[].auth",
 		.type = SETTING_SECTION,
 		.about = "how it is fetched, by names of secrets (see `secrets` of hob.yaml)"},

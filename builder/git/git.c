@@ -187,7 +187,9 @@ struct git_checkout_task git_checkout_task_of(const struct git_source *source,
 		.tree_fd = place->tree_fd,
 		.path = place->path,
 		.previous_fd = place->previous_fd,
-		.after_ms = place->after_ms};
+		.after_ms = place->after_ms,
+		.modules = place->modules,
+		.any_size = place->any_size};
 }
 
 /* The descriptors that a child keeps, without those that are not there. */

@@ -15,6 +15,7 @@
 
 struct machine;
 struct credential;
+struct git_module_list;
 
 #define GIT_REF_SIZE 256
 
@@ -50,7 +51,7 @@ MUSTCHECK int git_fetch(struct machine *machine, const struct git_source *source
 
 struct git_checked_out {
 	uint64_t files;
-	uint64_t submodules; /* left empty */
+	uint64_t submodules; /* their folders are left empty */
 	uint64_t lfs; /* large-file pointers left as they are */
 };
 
@@ -61,6 +62,10 @@ struct git_place {
 	const char *path; /* the workspace's, below it; made */
 	int previous_fd; /* .git/index of the image before; -1: none */
 	int64_t after_ms;
+	/* Submodules that somebody writes afterwards: the configuration names them, and a delta
+	 * over which they cannot be laid is refused as `whole`. NULL: they stay empty. */
+	const struct git_module_list *modules;
+	bool any_size; /* a delta, however large: it belongs to a submodule */
 };
 
 /* Writes the workspace of found->commit. ERROR_CORRUPT: the mirror lacks objects; git_mirror_drop
@@ -87,10 +92,11 @@ struct git_inputs {
 	char digests[GIT_INPUTS_MAX][65]; /* of the paths, modes and object ids that match */
 	uint32_t files[GIT_INPUTS_MAX]; /* how many do */
 };
-/* For `count` lists of patterns (base/glob.h) in one walk over the commit's trees. */
+/* For `count` lists of patterns (base/glob.h) in one walk over the commit's trees. With `modules`,
+ * a submodule counts where a pattern could match something in it. */
 MUSTCHECK int git_read_inputs(struct machine *machine, const struct git_source *source,
-	const char *commit, char *const *const *lists, size_t count, struct git_inputs *ret_inputs,
-	struct error *err);
+	const char *commit, char *const *const *lists, size_t count, bool modules,
+	struct git_inputs *ret_inputs, struct error *err);
 
 /* Appends the paths that differ between two commits, each with its final '\0'; from a process that
  * has read hostile data. ERROR_NOT_FOUND: the mirror lacks one of them. */
@@ -99,10 +105,11 @@ MUSTCHECK int git_read_changes(struct machine *machine, const struct git_source 
 	const char *from, const char *to, struct buffer *paths, struct error *err);
 
 /* Writes only the files that match, and no .git: what a strict step sees. previous_fd of the place
- * is the index of the whole workspace. */
+ * is the index of the whole workspace. The patterns count from the folder that `below` ("", or with
+ * its final slash) lies in. */
 MUSTCHECK int git_write_inputs(struct machine *machine, const struct git_source *source,
-	const struct git_found *found, char *const *patterns, const struct git_place *place,
-	uint64_t *ret_files, struct error *err);
+	const struct git_found *found, char *const *patterns, const char *below,
+	const struct git_place *place, uint64_t *ret_files, struct error *err);
 
 /* "<mirrors>/<hash of the url>.git"; free() it. */
 char *git_mirror_path(const struct git_source *source);

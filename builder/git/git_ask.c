@@ -14,10 +14,11 @@ static bool is_digest(const char *text)
 }
 
 int git_read_inputs(struct machine *machine, const struct git_source *source, const char *commit,
-	char *const *const *lists, size_t count, struct git_inputs *ret_inputs, struct error *err)
+	char *const *const *lists, size_t count, bool modules, struct git_inputs *ret_inputs,
+	struct error *err)
 {
 	CLEANUP(free_p) char *what = xasprintf("read the inputs of %.12s", commit);
-	struct git_inputs_task task = {source, commit, lists, count};
+	struct git_inputs_task task = {source, commit, lists, count, modules};
 	struct git_inputs inputs = {0};
 	struct child_spec spec = {
 		.what = what,
@@ -86,12 +87,13 @@ int git_read_changes(struct machine *machine, const struct git_source *source, c
 }
 
 int git_write_inputs(struct machine *machine, const struct git_source *source,
-	const struct git_found *found, char *const *patterns, const struct git_place *place,
-	uint64_t *ret_files, struct error *err)
+	const struct git_found *found, char *const *patterns, const char *below,
+	const struct git_place *place, uint64_t *ret_files, struct error *err)
 {
 	CLEANUP(free_p) char *what = xasprintf("write the inputs of %.12s", found->commit);
-	struct git_pick_task task = {
-		.checkout = git_checkout_task_of(source, found, place), .patterns = patterns};
+	struct git_pick_task task = {.checkout = git_checkout_task_of(source, found, place),
+		.patterns = patterns,
+		.below = below};
 	uint64_t files = 0;
 	int fds[2] = {place->tree_fd, place->previous_fd};
 	struct child_spec spec = {

@@ -11,6 +11,7 @@
 #include "base/fault.h"
 #include "base/io.h"
 #include "builder/child.h"
+#include "builder/git/git_modules.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -91,6 +92,7 @@ static int list_file(
 	file->id = *git_tree_entry_id(entry);
 	file->mode = git_tree_entry_filemode(entry);
 	if (file->mode == GIT_FILEMODE_COMMIT &&
+		!git_module_is_listed(checkout->task->modules, path) &&
 		++checkout->counts->submodules <= SUBMODULE_LINES_MAX) {
 		child_line(
 			checkout->child, "submodule %s is not fetched; its folder is empty", path);
@@ -349,7 +351,8 @@ static int init_workspace(
 	git_repository_free(*ret_repository);
 	*ret_repository = NULL;
 	if (status == 0) {
-		status = git_write_config(source, checkout->task->found, err);
+		status = git_write_config(
+			source, checkout->task->found, checkout->task->modules, err);
 	}
 	if (status == 0) {
 		status = git_write_refs(mirror.repository, checkout->task->found, false, err);

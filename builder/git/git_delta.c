@@ -10,6 +10,7 @@
 #include "base/fault.h"
 #include "base/io.h"
 #include "builder/child.h"
+#include "builder/git/git_modules.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -69,6 +70,8 @@ static bool is_attributes(const char *path)
 struct weight {
 	uint64_t files, files_max;
 	bool attributes;
+	bool modules; /* .gitmodules is another */
+	bool links; /* a submodule came or went */
 };
 
 static int weigh(
@@ -78,6 +81,9 @@ static int weigh(
 
 	(void)diff;
 	(void)pathspec;
+	weight->modules = weight->modules || streq(change->new_file.path, ".gitmodules");
+	weight->links = weight->links || (change->old_file.mode == GIT_FILEMODE_COMMIT) !=
+						 (change->new_file.mode == GIT_FILEMODE_COMMIT);
 	weight->attributes = weight->attributes || is_attributes(change->new_file.path) ||
 			     is_attributes(change->old_file.path);
 	return ++weight->files > weight->files_max || weight->attributes ? GIT_EUSER : 0;
@@ -115,7 +121,9 @@ static uint64_t changed_bytes(struct delta *delta)
 
 static int compare(struct delta *delta, struct error *err)
 {
-	struct weight weight = {.files_max = delta->index.count / DELTA_SHARE};
+	bool any_size = delta->task->checkout.any_size;
+	struct weight weight = {
+		.files_max = any_size ? UINT64_MAX : delta->index.count / DELTA_SHARE};
 	git_diff_options options;
 	int code;
 
@@ -134,7 +142,12 @@ static int compare(struct delta *delta, struct error *err)
 	if (code < 0) {
 		return git_error_take(err, code, "compare the commits");
 	}
-	if (changed_bytes(delta) > index_bytes(&delta->index) / DELTA_SHARE) {
+	if (delta->task->checkout.modules != NULL &&
+		(weight.modules || (weight.links && git_tree_entry_byname(
+							    delta->tree, ".gitmodules") != NULL))) {
+		return ask_for_full(delta, "the set of submodules changed");
+	}
+	if (!any_size && changed_bytes(delta) > index_bytes(&delta->index) / DELTA_SHARE) {
 		return ask_for_full(delta, "more than a quarter of the bytes changed");
 	}
 	return 0;
@@ -194,7 +207,8 @@ static void count_entry(struct delta *delta, const git_index_entry *entry)
 {
 	struct git_checked_out *counts = &delta->result->counts;
 
-	if (entry->mode == GIT_FILEMODE_COMMIT) {
+	if (entry->mode == GIT_FILEMODE_COMMIT &&
+		!git_module_is_listed(delta->task->checkout.modules, entry->path)) {
 		if (++counts->submodules <= SUBMODULE_LINES_MAX) {
 			child_line(delta->child, "submodule %s is not fetched; its folder is empty",
 				entry->path);

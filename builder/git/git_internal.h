@@ -105,8 +105,8 @@ int git_check_certificate(git_cert *cert, int valid, const char *host, void *pay
 MUSTCHECK int git_enter_workspace(int tree_fd, const char *path, struct error *err);
 /* The mirror's packs into .git, but for those that the folder beside_fd (-1: none) has. */
 MUSTCHECK int git_link_packs(const char *mirror, int beside_fd, struct error *err);
-MUSTCHECK int git_write_config(
-	const struct git_source *source, const struct git_found *found, struct error *err);
+MUSTCHECK int git_write_config(const struct git_source *source, const struct git_found *found,
+	const struct git_module_list *modules, struct error *err);
 /* delta: only what differs from a full checkout of the same ref. */
 MUSTCHECK int git_write_refs(
 	git_repository *mirror, const struct git_found *found, bool delta, struct error *err);
@@ -204,6 +204,8 @@ struct git_checkout_task {
 	const char *path;
 	int previous_fd; /* an index to take times from; -1: none */
 	int64_t after_ms; /* new content is newer than this */
+	const struct git_module_list *modules; /* see struct git_place */
+	bool any_size;
 };
 MUSTCHECK int git_checkout_child(
 	struct child *child, void *context, void *ret_counts, struct error *err);
@@ -221,6 +223,7 @@ struct git_inputs_task {
 	const char *commit;
 	char *const *const *lists;
 	size_t count;
+	bool modules;
 };
 MUSTCHECK int git_inputs_child(
 	struct child *child, void *context, void *ret_inputs, struct error *err);
@@ -236,6 +239,7 @@ MUSTCHECK int git_changes_child(
 struct git_pick_task {
 	struct git_checkout_task checkout;
 	char *const *patterns;
+	const char *below;
 };
 MUSTCHECK int git_pick_child(
 	struct child *child, void *context, void *ret_files, struct error *err);

@@ -114,12 +114,14 @@ static int add_input(
 	void *context, const char *path, const git_tree_entry *entry, struct error *err)
 {
 	struct inputs *inputs = context;
+	bool module = inputs->task->modules && git_tree_entry_type(entry) == GIT_OBJECT_COMMIT;
 	char line[GIT_OID_HEXSZ + 16] = "";
 	char hex[GIT_OID_HEXSZ + 1];
 
 	(void)err;
 	for (size_t i = 0; i < inputs->task->count; i++) {
-		if (glob_list_match(inputs->task->lists[i], path)) {
+		if (glob_list_match(inputs->task->lists[i], path) ||
+			(module && glob_list_reaches(inputs->task->lists[i], path))) {
 			if (line[0] == '\0') {
 				git_oid_tostr(hex, sizeof(hex), git_tree_entry_id(entry));
 				snprintf(line, sizeof(line), "%o %s",
@@ -239,7 +241,9 @@ static int pick_file(
 		.mode = git_tree_entry_filemode(entry),
 		.id = *git_tree_entry_id(entry)};
 
-	if (!glob_list_match(picking->task->patterns, path)) {
+	CLEANUP(free_p) char *whole = xasprintf("%s%s", picking->task->below, path);
+
+	if (!glob_list_match(picking->task->patterns, whole)) {
 		return 0;
 	}
 	picking->files++;

@@ -9,6 +9,7 @@ struct git_way {
 	const char *from, *to; /* commits, in full */
 	const char *ref; /* that the workspace is on; "": a bare commit */
 	int fd; /* where the stream goes */
+	bool modules; /* submodules are checked out, which the stream cannot change: refused then */
 	/* Told of each path that changes, in the process that is forked; a bit of `marks` each. */
 	uint64_t (*mark)(void *context, const char *path);
 	void *context;
@@ -21,7 +22,7 @@ struct git_way_result {
 };
 
 /* Writes it, from the mirror alone. ERROR_NOT_FOUND: the mirror has not got both commits;
- * ERROR_LIMIT. */
+ * ERROR_LIMIT, ERROR_UNSUPPORTED. */
 MUSTCHECK int git_way_write(struct machine *machine, const struct git_source *source,
 	const struct git_way *way, struct git_way_result *ret_result, struct error *err);
 

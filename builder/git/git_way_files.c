@@ -102,6 +102,11 @@ static int put_change(struct files *files, const git_diff_file *old, const git_d
 		return error_set(
 			files->err, ERROR_LIMIT, "more than %d paths change", APPLY_CHANGES_MAX);
 	}
+	if (out->way->modules && ((old != NULL && old->mode == GIT_FILEMODE_COMMIT) ||
+					 (new != NULL &&new->mode == GIT_FILEMODE_COMMIT))) {
+		error_set(files->err, ERROR_UNSUPPORTED, "the submodule %s changes", path);
+		return error_hint(files->err, "a sandbox of the next image has it");
+	}
 	if (out->way->mark != NULL) {
 		out->result->marks |= out->way->mark(out->way->context, path);
 	}

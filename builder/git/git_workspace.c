@@ -6,6 +6,7 @@
 #include "builder/git/git_internal.h"
 
 #include "base/io.h"
+#include "builder/git/git_modules.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -86,8 +87,25 @@ static const char *branch_of(const char *ref)
 	return str_starts(ref, "refs/heads/") ? ref + strlen("refs/heads/") : NULL;
 }
 
-int git_write_config(
-	const struct git_source *source, const struct git_found *found, struct error *err)
+/* As `git submodule init` leaves them; git reads the rest in .gitmodules. */
+static void add_modules(struct buffer *text, const struct git_module_list *modules)
+{
+	for (size_t i = 0; modules != NULL && i < modules->count; i++) {
+		const struct git_module *module = &modules->items[i];
+		CLEANUP(free_p) char *url = git_url_public(module->url);
+
+		if (!module->left_out) {
+			buffer_add_str(text, "[submodule ");
+			add_quoted(text, module->name);
+			buffer_add_str(text, "]\n\tactive = true\n\turl = ");
+			add_quoted(text, url);
+			buffer_add_str(text, "\n");
+		}
+	}
+}
+
+int git_write_config(const struct git_source *source, const struct git_found *found,
+	const struct git_module_list *modules, struct error *err)
 {
 	const char *branch = branch_of(found->ref);
 	CLEANUP(free_p) char *url = git_url_public(source->url);
@@ -107,6 +125,7 @@ int git_write_config(
 		add_quoted(&text, found->ref);
 		buffer_add_str(&text, "\n");
 	}
+	add_modules(&text, modules);
 	return write_text(".git/config", &text, err);
 }
 
@@ -177,19 +196,28 @@ int git_age_index(int64_t newest_ms, struct error *err)
 		       : 0;
 }
 
+/* The way there may lie in a stranger's tree, when it is a submodule's: no link is followed. */
 int git_enter_workspace(int tree_fd, const char *path, struct error *err)
 {
-	path += strspn(path, "/");
-	if (fchdir(tree_fd) < 0) {
-		return error_sys(err, errno, "enter the staging folder");
+	CLEANUP(close_p) int fd = fcntl(tree_fd, F_DUPFD_CLOEXEC, 0);
+
+	while (fd >= 0 && *(path += strspn(path, "/")) != '\0') {
+		size_t length = strcspn(path, "/");
+		CLEANUP(free_p) char *name = xstrndup(path, length);
+		int next;
+
+		if (mkdirat(fd, name, 0755) < 0 && errno != EEXIST) {
+			return error_sys(err, errno, "make the folder %s", path);
+		}
+		next = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (next < 0) {
+			return error_sys(err, errno, "enter the folder %s", path);
+		}
+		close(fd);
+		fd = next;
+		path += length;
 	}
-	if (path[0] == '\0') {
-		return 0;
-	}
-	if (io_mkdir_all(AT_FDCWD, path, 0755, err) < 0) {
-		return -(int)err->kind;
-	}
-	return chdir(path) < 0 ? error_sys(err, errno, "enter %s", path) : 0;
+	return fd < 0 || fchdir(fd) < 0 ? error_sys(err, errno, "enter the staging folder") : 0;
 }
 
 /* ---- times ---- */

@@ -4,7 +4,8 @@
 Prints its port on the first line of standard output; ends when standard input does.
     git_http.py FOLDER [MODE]    MODE: hang (answers nothing), cut (closes in the middle of a pack),
         token=FILE (refuses whoever does not send the token in it), app=ID:INSTALLATION:PUBLIC-KEY-FILE (a forge
-        that gives tokens to the App with that key, and takes those tokens)
+        that gives tokens to the App with that key, and takes those tokens), ask=FILE (lets nobody in, and writes
+        there what was offered)
 """
 import base64
 import json
@@ -72,6 +73,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def is_let_in(self):
         kind, _, text = self.headers.get("Authorization", " ").partition(" ")
+        if MODE.startswith("ask=") and text:
+            with open(MODE[4:], "a", encoding="ascii") as file:
+                file.write(f"{kind} {text}\n")
         return kind == "Basic" and base64.b64decode(text).decode().partition(":")[2] in TOKENS
 
     def answer(self):

@@ -146,11 +146,12 @@ class History:
 
 
 def tree_of(folder):
-    """Everything below a folder but .git: type and permission, and content or target."""
+    """Everything below a folder but .git: type and permission, and content or target. A .git that is a
+    file is git's own way of a submodule's."""
     found = {}
     for here, folders, names in os.walk(folder):
-        if here == folder:
-            folders[:] = [name for name in folders if name != ".git"]
+        folders[:] = [name for name in folders if name != ".git"]
+        names[:] = [name for name in names if name != ".git"]
         for name in folders + names:
             full = os.path.join(here, name)
             seen = os.lstat(full)
@@ -171,24 +172,35 @@ def plain_git(folder, *words):
     return git(folder, "-c", "safe.directory=*", *words)
 
 
-def assert_image(store, layers, path, origin, commit, scratch):
+def assert_image(store, layers, path, origin, commit, scratch, modules="false"):
     """The workspace of an image, mounted as a sandbox has it, is what a clone of the commit would be."""
     done = subprocess.run(["unshare", "-m", "--propagation", "private", sys.executable, __file__, store,
-                           ",".join(map(str, layers)), path, origin, commit, scratch],
+                           ",".join(map(str, layers)), path, origin, commit, scratch, modules],
                           stdout=subprocess.PIPE, check=True)
     result = json.loads(done.stdout)
     assert result["differences"] == [], result["differences"][:5]
     assert result["status"] == "", result["status"]
     assert result["head"] == commit
     assert result["log"] == result["wanted_log"]
+    assert result["modules"] == result["wanted_modules"]
     return result
 
 
-def main(store, layers, path, origin, commit, scratch):
+def module_states(folder):
+    """Of `git submodule status`: the sign, the commit and the path, without the names of refs."""
+    lines = git(folder, "-c", "safe.directory=*", "submodule", "status", "--recursive").splitlines()
+    return [line[:1 + 40].strip() + " " + line[1 + 40:].strip().split(" (")[0] for line in lines]
+
+
+def main(store, layers, path, origin, commit, scratch, modules):
     os.makedirs(scratch)
     clone, view = f"{scratch}/clone", f"{scratch}/view"
     git(scratch, "clone", "-q", "-s", "--no-checkout", origin, "clone")
     git(clone, "checkout", "-q", commit)
+    if modules != "false":
+        words = ["--recursive"] if modules == "recursive" else []
+        git(clone, "config", "submodule.active", ".")
+        git(clone, "-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init", *words)
     subprocess.run(["mount", "-t", "tmpfs", "none", "/mnt"], check=True)
     for name in ("view", "upper", "work"):
         os.mkdir(f"/mnt/{name}")
@@ -201,7 +213,8 @@ def main(store, layers, path, origin, commit, scratch):
     view = f"/mnt/view{path}"
     trace = f"{scratch}/trace"
     env = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
-    words = ["git", "-c", "safe.directory=*", "status", "--porcelain", "--ignore-submodules=dirty"]
+    words = ["git", "-c", "safe.directory=*", "status", "--porcelain",
+             *(["--ignore-submodules=dirty"] if modules == "false" else [])]
     if shutil.which("strace"):
         words = ["strace", "-f", "-qq", "-e", "trace=openat,open", "-o", trace, *words]
     status = subprocess.run(words, cwd=view, env=env, check=True, stdout=subprocess.PIPE).stdout.decode()
@@ -209,13 +222,16 @@ def main(store, layers, path, origin, commit, scratch):
     read = set()
     if os.path.exists(trace):
         with open(trace, encoding="utf-8", errors="replace") as file:
-            read = {line.split('"')[1] for line in file if "O_DIRECTORY" not in line and "= -1" not in line}
+            read = {line.split('"')[1] for line in file
+                    if line.count('"') > 1 and "O_DIRECTORY" not in line and "= -1" not in line}
     print(json.dumps({
         "differences": [(name, str(seen.get(name))[:200], str(wanted.get(name))[:200])
                         for name in sorted(seen.keys() | wanted.keys()) if seen.get(name) != wanted.get(name)],
         "status": status, "head": plain_git(view, "rev-parse", "HEAD"),
         "log": plain_git(view, "log", "--format=%H"), "wanted_log": plain_git(clone, "log", "--format=%H"),
         "fsck": plain_git(view, "fsck", "--connectivity-only", "--no-dangling"),
+        "modules": module_states(view) if modules != "false" else [],
+        "wanted_modules": module_states(clone) if modules != "false" else [],
         "read": sorted(name for name in read if name in wanted and not name.endswith(".gitattributes")
                        and not name.endswith(".gitignore"))}))
     subprocess.run(["umount", "/mnt/view", "/mnt"], check=False)

@@ -78,6 +78,35 @@ static void test_lists(void **state)
 	assert_false(glob_list_match(list, "README.md"));
 }
 
+static void test_reaches(void **state)
+{
+	static const struct row rows[] = {
+		{"*.c", "lib", true},
+		{"lib/", "a/b", true},
+		{"lib/**", "lib", true},
+		{"lib/**", "other", false},
+		{"lib/src/*.c", "lib", true},
+		{"lib/src/*.c", "lib/src", true},
+		{"lib/src/*.c", "lib/test", false},
+		{"lib/src", "lib/src/deep", true},
+		{"/l?b/x", "lib", true},
+		{"/l?b/x", "lab/y", false},
+		{"**/x", "lib", true},
+		{"!lib/**", "lib", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		CLEANUP(free_p) char *pattern = xstrdup(rows[i].pattern);
+		char *list[] = {pattern, NULL};
+
+		if (glob_list_reaches(list, rows[i].path) != rows[i].match) {
+			fail_msg("%s and %s: not %d", pattern, rows[i].path, rows[i].match);
+		}
+	}
+	assert_true(glob_list_reaches(NULL, "anything"));
+}
+
 static void test_problems(void **state)
 {
 	static const char *const bad[] = {
@@ -115,6 +144,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_forms),
 		cmocka_unit_test(test_lists),
+		cmocka_unit_test(test_reaches),
 		cmocka_unit_test(test_problems),
 		cmocka_unit_test(test_hostile),
 	};
