@@ -5,10 +5,13 @@
 #include "base/digest.h"
 #include "base/fault.h"
 #include "base/io.h"
+#include "base/json.h"
 #include "builder/archive.h"
+#include "builder/bases/deb.h"
 #include "builder/child.h"
 #include "builder/download.h"
 #include "builder/machine.h"
+#include "builder/packages/packages.h"
 #include "builder/range.h"
 #include "builder/report.h"
 #include "configs/environment.h"
@@ -29,8 +32,13 @@ int base_key(const struct environment *environment, char *key, struct error *err
 	char inner[SHA256_TEXT_SIZE] = "";
 	CLEANUP(close_p) int root = -1;
 	CLEANUP(free_p) char *text = NULL;
+	CLEANUP(free_p) char *deb = NULL;
 	int status;
 
+	if (environment->base == BASE_DEB) {
+		deb = deb_base_text(environment);
+		digest_of(deb, strlen(deb), inner);
+	}
 	if (environment->base == BASE_HOST) {
 		root = io_open(AT_FDCWD, "/", O_RDONLY | O_DIRECTORY, 0, err);
 		status = root < 0 ? root : skeleton_host_key(root, inner, err);
@@ -43,7 +51,9 @@ int base_key(const struct environment *environment, char *key, struct error *err
 	}
 	text = xasprintf("base %s %s %s owner %u", base_kind_name(environment->base), TAR_VERSION,
 		environment->base == BASE_TAR ? environment->base_sha256 : inner,
-		environment->base == BASE_TAR ? 0 : (unsigned)geteuid());
+		environment->base == BASE_TAR || environment->base == BASE_DEB
+			? 0
+			: (unsigned)geteuid());
 	digest_of(text, strlen(text), key);
 	return 0;
 }
@@ -188,7 +198,9 @@ static int make_layer(struct machine *machine, const struct environment *environ
 	CLEANUP(staging_free_p) struct staging *staging = NULL;
 	int status = staging_new(machine->store, &staging, err);
 
-	if (status == 0) {
+	if (status == 0 && environment->base == BASE_DEB) {
+		status = deb_base_write(machine, environment, staging, range, layer, err);
+	} else if (status == 0) {
 		status = environment->base == BASE_TAR
 				 ? write_tar(
 					   machine, environment, tar_fd, staging, range, layer, err)
@@ -203,26 +215,56 @@ static int make_layer(struct machine *machine, const struct environment *environ
 	return status < 0 ? status : layer_keep(machine->store, layer->id, err);
 }
 
+/* One that has lost the list of what is installed is made again. */
+static int find(struct machine *machine, const struct environment *environment, const char *key,
+	struct layer *ret_layer, struct error *err)
+{
+	CLEANUP(json_decref_p) json_t *list = NULL;
+	struct layer layer = {0};
+	int status =
+		machine->no_cache ? -ERROR_NOT_FOUND : layer_find(machine->store, key, &layer, err);
+
+	if (status == 0 && environment->base == BASE_DEB) {
+		list = installed_read(machine->store, &layer);
+		status = list != NULL ? 0 : -ERROR_NOT_FOUND;
+	}
+	if (status == 0) {
+		*ret_layer = layer;
+	}
+	return status;
+}
+
+char *base_text(const struct environment *environment)
+{
+	const char *name = base_kind_name(environment->base);
+
+	if (environment->base == BASE_DEB) {
+		return xasprintf("%s:%s@%s", name, environment->base_location,
+			environment->base_date != NULL ? environment->base_date : "");
+	}
+	return environment->base == BASE_TAR ? xasprintf("%s %.12s", name, environment->base_sha256)
+					     : xstrdup(name);
+}
+
 /* *ret_found: it was there. */
 static int find_or_make(struct machine *machine, const struct environment *environment,
 	const char *key, int tar_fd, struct range *range, struct layer *ret_layer, bool *ret_found,
 	struct error *err)
 {
 	struct layer layer = {.kind = "base"};
-	int status = machine->no_cache ? -ERROR_NOT_FOUND
-				       : layer_find(machine->store, key, ret_layer, err);
+	CLEANUP(free_p) char *text = base_text(environment);
+	int status = find(machine, environment, key, ret_layer, err);
 
 	*ret_found = status == 0;
 	if (status != -ERROR_NOT_FOUND) {
 		return status;
 	}
-	snprintf(layer.title, sizeof(layer.title), "base %s%s%.12s",
-		base_kind_name(environment->base), environment->base == BASE_TAR ? " " : "",
-		environment->base == BASE_TAR ? environment->base_sha256 : "");
+	snprintf(layer.title, sizeof(layer.title), "base %s", text);
 	snprintf(layer.step_key, sizeof(layer.step_key), "%s", key);
 	status = make_layer(machine, environment, tar_fd, range, &layer, err);
 	if (status < 0) {
-		return error_wrap(err, "base %s", base_kind_name(environment->base));
+		return error_wrap(err, "base %s",
+			environment->base == BASE_TAR ? base_kind_name(BASE_TAR) : text);
 	}
 	*ret_layer = layer;
 	return 0;
@@ -231,12 +273,12 @@ static int find_or_make(struct machine *machine, const struct environment *envir
 int base_prepare(struct machine *machine, const struct environment *environment, const char *key,
 	int tar_fd, struct range *range, struct layer *ret_layer, struct error *err)
 {
+	CLEANUP(free_p) char *text = base_text(environment);
 	bool found = false;
 	int status;
 
 	report_stage(machine->report, "base", "%s",
-		environment->base == BASE_TAR ? environment->base_location
-					      : base_kind_name(environment->base));
+		environment->base == BASE_TAR ? environment->base_location : text);
 	status = find_or_make(machine, environment, key, tar_fd, range, ret_layer, &found, err);
 	if (status < 0) {
 		return status;

@@ -6,6 +6,7 @@
  *     tar       an archive, unpacked with the owners it names
  *     scratch   the mount points only
  *     oci       the mount points, and each layer of a container image (builder/bases/oci.h)
+ *     deb       a minimal Debian of one date (builder/bases/deb.h)
  */
 #ifndef HOB_BUILDER_BASE_H
 #define HOB_BUILDER_BASE_H
@@ -23,6 +24,8 @@ struct range;
 /* The key of an environment's base as it would be made now, into key[65]. */
 MUSTCHECK int base_key(const struct environment *environment, char *key, struct error *err);
 
+/* What people call it: "host", "deb:bookworm@20240601T000000Z". The caller owns it. */
+char *base_text(const struct environment *environment);
 /* Finds the layer or makes it. tar_fd: the archive, opened by somebody who may; -1 for a url. Takes
  * a range of ids when the archive needs one. */
 MUSTCHECK int base_prepare(struct machine *machine, const struct environment *environment,

@@ -264,6 +264,11 @@ static int make_base(struct job *job, struct error *err)
 		status = base_prepare(job->machine, job->environment, job->base_key, fd,
 			&job->range, &layer, err);
 	}
+	if (status == 0 && job->environment->base == BASE_DEB) {
+		CLEANUP(json_decref_p) json_t *list = installed_read(job->machine->store, &layer);
+
+		json_array_extend(job->installed, list);
+	}
 	if (status == 0) {
 		*(layer.created_ms < job->build.started_ms ? &job->reused : &job->made) += 1;
 		status = job_add_layer(job, &layer, err);
@@ -386,6 +391,7 @@ static int build_image(struct job *job, struct error *err)
 		return status;
 	}
 	job->machine->no_cache = job->clean;
+	job->installed = json_array();
 	status = make_base(job, err);
 	if (status == 0) {
 		status = job_packages(job, err);

@@ -31,6 +31,7 @@ struct plan {
 	size_t count, room;
 	bool running; /* a step before is run */
 	const char *running_name;
+	char *base;
 };
 
 static struct plan_row *add_row(
@@ -49,6 +50,7 @@ static void plan_done(struct plan *plan)
 		strv_free(plan->rows[i].changed);
 	}
 	free(plan->rows);
+	free(plan->base);
 }
 
 /* Notes which of the paths the patterns name. */
@@ -87,7 +89,8 @@ static void plan_below(struct plan *plan)
 {
 	const struct job *job = plan->job;
 
-	plan_fixed(plan, "base", base_kind_name(job->environment->base), job->base_key);
+	plan->base = base_text(job->environment);
+	plan_fixed(plan, "base", plan->base, job->base_key);
 	for (size_t i = 0; i < PACKAGE_MANAGERS; i++) {
 		if (job->environment->packages[i] != NULL) {
 			plan_fixed(plan, "packages", package_manager_name((enum package_manager)i),

@@ -4,6 +4,7 @@
 
 #include "base/buffer.h"
 #include "base/digest.h"
+#include "configs/deb_reference.h"
 #include "configs/environment_checks.h"
 #include "configs/environment_packages.h"
 #include "configs/settings.h"
@@ -85,6 +86,12 @@ static void environment_complete(struct environment *environment)
 	if (environment->user == NULL && environment->base != BASE_OCI) {
 		environment->user = xstrdup("root");
 	}
+	if (environment->base == BASE_DEB && environment->base_mirror == NULL) {
+		environment->base_mirror = xstrdup(DEB_MIRROR_DEFAULT);
+	}
+	if (environment->base == BASE_DEB && environment->base_components == NULL) {
+		environment->base_components = xstrdup(DEB_COMPONENTS_DEFAULT);
+	}
 	if (environment->schedule.cron_text != NULL) {
 		char problem[CRON_PROBLEM_SIZE];
 		bool fits = cron_parse(
@@ -132,6 +139,12 @@ static void fingerprint_set(struct environment *environment)
 	digest_add_str(digest, base_kind_name(environment->base));
 	/* Where an archive lies does not matter, its digest says what it is. */
 	fingerprint_add(digest, environment->base_sha256);
+	if (environment->base == BASE_DEB) {
+		fingerprint_add(digest, environment->base_location);
+		fingerprint_add(digest, environment->base_date);
+		fingerprint_add(digest, environment->base_mirror);
+		fingerprint_add(digest, environment->base_components);
+	}
 	for (size_t i = 0; i < environment->source_count; i++) {
 		fingerprint_add(digest, environment->sources[i].url);
 		fingerprint_add(digest, environment->sources[i].ref);
@@ -261,6 +274,10 @@ void environment_free(struct environment *environment)
 	free(environment->base_sha256);
 	free(environment->base_user);
 	free(environment->base_secret);
+	free(environment->base_date);
+	free(environment->base_mirror);
+	free(environment->base_components);
+	free(environment->base_keyring);
 	strv_free(environment->env);
 	free(environment->user);
 	free(environment->lifecycle_type);

@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum base_kind { BASE_HOST, BASE_TAR, BASE_SCRATCH, BASE_OCI, BASE_KINDS };
+enum base_kind { BASE_HOST, BASE_TAR, BASE_SCRATCH, BASE_OCI, BASE_DEB, BASE_KINDS };
 
 /* How a source is fetched; names of secrets, never what they stand for. */
 struct environment_auth {
@@ -130,10 +130,13 @@ struct environment {
 	size_t source_count;
 	enum base_kind base;
 	char *base_location; /* tar: absolute path, http(s):// or file:///…; oci: HOST/NAME[:TAG],
-				or an absolute path */
+				or an absolute path; deb: the suite */
 	char *base_sha256; /* lower-case hex; tar: required; oci: NULL is refused by builds */
 	int base_line; /* in the file, for messages */
 	char *base_user, *base_secret; /* oci: for the registry; NULL: nobody */
+	char *base_date; /* deb: as in deb_reference.h; NULL is refused by builds */
+	char *base_mirror, *base_components; /* deb: http(s)://, may hold {date}; "main contrib" */
+	char *base_keyring; /* deb: who may sign the mirror's release; NULL: Debian */
 	char **env; /* KEY=value for steps and commands, sorted; never NULL */
 	char *user; /* who commands run as inside, name or "uid[:gid]"; default root; NULL with an
 		       oci base: whom that says */

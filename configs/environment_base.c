@@ -3,14 +3,19 @@
 #include "configs/environment_rows.h"
 
 #include "base/buffer.h"
+#include "base/clock.h"
 #include "base/path.h"
+#include "configs/deb_reference.h"
 #include "configs/oci_reference.h"
 
 #include <assert.h>
 #include <stdio.h>
 
-static const char *const base_names[BASE_KINDS] = {
-	[BASE_HOST] = "host", [BASE_TAR] = "tar", [BASE_SCRATCH] = "scratch", [BASE_OCI] = "oci"};
+static const char *const base_names[BASE_KINDS] = {[BASE_HOST] = "host",
+	[BASE_TAR] = "tar",
+	[BASE_SCRATCH] = "scratch",
+	[BASE_OCI] = "oci",
+	[BASE_DEB] = "deb"};
 
 const char *base_kind_name(enum base_kind kind)
 {
@@ -25,6 +30,7 @@ static const struct {
 } forms[] = {
 	{BASE_TAR, {"tar", "sha256"}, "sha256"},
 	{BASE_OCI, {"oci", "user", "secret"}, NULL},
+	{BASE_DEB, {"deb", "mirror", "components", "keyring"}, NULL},
 };
 
 static const struct yaml_node *item_named(const struct yaml_node *node, const char *key)
@@ -89,7 +95,7 @@ static int map_read(const struct settings_input *in, const struct setting *row,
 			return form_check(in, row, node, i, err);
 		}
 	}
-	return setting_refuse(in, row, node, err, "has neither \"tar\" nor \"oci\"");
+	return setting_refuse(in, row, node, err, "has none of \"tar\", \"oci\" and \"deb\"");
 }
 
 /* "…@sha256:…", after "oci:". */
@@ -132,6 +138,55 @@ int base_oci_read(const struct settings_input *in, const struct setting *row,
 	return oci_read(in, row, node, node->text, target, err);
 }
 
+/* "SUITE@DATE", after "deb:". The other keys of a mapping may be read already. */
+static int deb_read(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, const char *text, struct environment *environment,
+	struct error *err)
+{
+	struct deb_reference reference;
+	const char *problem = NULL;
+
+	if (!deb_reference_parse(text, &reference, &problem)) {
+		setting_refuse(in, row, node, err, "%s", problem);
+		return error_hint(err, "such as deb:bookworm@20240601T000000Z");
+	}
+	environment->base = BASE_DEB;
+	environment->base_line = node->line;
+	environment->base_location = xstrdup(reference.suite);
+	environment->base_date = reference.date[0] != '\0' ? xstrdup(reference.date) : NULL;
+	deb_reference_done(&reference);
+	return 0;
+}
+
+int base_deb_read(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, void *target, struct error *err)
+{
+	char found[96];
+
+	if (node->kind != YAML_TEXT) {
+		yaml_describe(node, found, sizeof(found));
+		return setting_refuse(
+			in, row, node, err, "expects %s, not %s", row->expects, found);
+	}
+	return deb_read(in, row, node, node->text, target, err);
+}
+
+int check_mirror(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, char **text, struct error *err)
+{
+	const char *problem = deb_mirror_problem(*text);
+
+	return problem != NULL ? setting_refuse(in, row, node, err, "%s", problem) : 0;
+}
+
+int check_components(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, char **text, struct error *err)
+{
+	const char *problem = deb_components_problem(*text);
+
+	return problem != NULL ? setting_refuse(in, row, node, err, "%s", problem) : 0;
+}
+
 int base_read(const struct settings_input *in, const struct setting *row,
 	const struct yaml_node *node, void *target, struct error *err)
 {
@@ -152,6 +207,9 @@ int base_read(const struct settings_input *in, const struct setting *row,
 	}
 	if (node->kind == YAML_TEXT && str_starts(node->text, "oci:")) {
 		return oci_read(in, row, node, node->text + 4, environment, err);
+	}
+	if (node->kind == YAML_TEXT && str_starts(node->text, "deb:")) {
+		return deb_read(in, row, node, node->text + 4, environment, err);
 	}
 	yaml_describe(node, found, sizeof(found));
 	return setting_refuse(in, row, node, err, "expects %s, not %s", row->expects, found);
@@ -187,6 +245,16 @@ void base_write(const struct setting *row, const void *target, int indent, struc
 		text_write(out, indent + 2, "user", environment->base_user);
 		text_write(out, indent + 2, "secret", environment->base_secret);
 		break;
+	case BASE_DEB:
+		reference = xasprintf("%s%s%s", environment->base_location,
+			environment->base_date != NULL ? "@" : "",
+			environment->base_date != NULL ? environment->base_date : "");
+		buffer_add_str(out, "\n");
+		text_write(out, indent + 2, "deb", reference);
+		text_write(out, indent + 2, "mirror", environment->base_mirror);
+		text_write(out, indent + 2, "components", environment->base_components);
+		text_write(out, indent + 2, "keyring", environment->base_keyring);
+		break;
 	case BASE_HOST:
 	case BASE_SCRATCH:
 	case BASE_KINDS:
@@ -196,10 +264,28 @@ void base_write(const struct setting *row, const void *target, int indent, struc
 	}
 }
 
+static int check_dated(const struct environment *environment, struct error *err)
+{
+	char date[DEB_DATE_SIZE];
+
+	if (environment->base_date != NULL) {
+		return 0;
+	}
+	deb_date_now(environment->base_mirror, clock_real_ms(), date);
+	error_set(err, ERROR_INVALID,
+		"%s:%d: \"base\" has no date: deb:%s may be another Debian tomorrow",
+		environment->file, environment->base_line, environment->base_location);
+	return error_hint(err, "now it would be deb:%s@%s; `hob env pin %s` writes that in",
+		environment->base_location, date, environment->file);
+}
+
 int environment_check_pinned(const struct environment *environment, struct error *err)
 {
 	const char *name = environment->base_location;
 
+	if (environment->base == BASE_DEB) {
+		return check_dated(environment, err);
+	}
 	if (environment->base != BASE_OCI || environment->base_sha256 != NULL) {
 		return 0;
 	}

@@ -2,6 +2,7 @@
 #include "configs/environment_rows.h"
 
 #include "base/buffer.h"
+#include "configs/deb_reference.h"
 #include "configs/environment_packages.h"
 
 #include <assert.h>
@@ -105,10 +106,10 @@ static const struct setting rows[] = {
 		.fallback = "host",
 		.read = base_read,
 		.write = base_write,
-		.expects = "host, scratch, oci:NAME@sha256:…, {tar: …} or {oci: …}",
-		.about =
-			"below the sources: this machine's /usr, nothing, a container image, or an "
-			"archive"},
+		.expects = "host, scratch, oci:NAME@sha256:…, deb:SUITE@DATE, {tar: …}, {oci: …} "
+			   "or {deb: …}",
+		.about = "below the sources: this machine's /usr, nothing, a container image, a "
+			 "minimal Debian, or an archive"},
 	{.key = "base.tar",
 		.type = SETTING_TEXT,
 		FIELD(base_location),
@@ -146,6 +147,34 @@ static const struct setting rows[] = {
 		.expects = "the name of a secret",
 		.derived = "none",
 		.about = "oci: with which password or token (see `secrets` of hob.yaml)"},
+	{.key = "base.deb",
+		.type = SETTING_CUSTOM,
+		.read = base_deb_read,
+		.derived = "none",
+		.expects = "SUITE@DATE, such as bookworm@20240601T000000Z",
+		.about = "a minimal Debian, made by mmdebstrap from the archive as of that date"},
+	{.key = "base.mirror",
+		.type = SETTING_TEXT,
+		FIELD(base_mirror),
+		.highest = 1024,
+		.check = check_mirror,
+		.expects = "a URL",
+		.derived = DEB_MIRROR_DEFAULT,
+		.about = "deb: the archive; {date} is filled in, and nothing newer is taken"},
+	{.key = "base.components",
+		.type = SETTING_TEXT,
+		FIELD(base_components),
+		.highest = 255,
+		.check = check_components,
+		.expects = "words",
+		.derived = DEB_COMPONENTS_DEFAULT,
+		.about = "deb: which parts of the archive"},
+	{.key = "base.keyring",
+		.type = SETTING_HOST_PATH,
+		FIELD(base_keyring),
+		.derived = "Debian's",
+		.about = "deb: public keys of those who may sign the mirror's release; a copy is "
+			 "in the image"},
 	{.key = "env",
 		.type = SETTING_CUSTOM,
 		FIELD(env),

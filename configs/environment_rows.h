@@ -21,7 +21,8 @@ struct setting_rows {
 	size_t count;
 };
 /* environment_base.c */
-setting_read_fn base_read, base_oci_read;
+setting_read_fn base_read, base_oci_read, base_deb_read;
+setting_check_fn check_mirror, check_components;
 setting_write_fn base_write;
 
 extern const struct setting_rows environment_image_rows; /* what shapes the image, and when */

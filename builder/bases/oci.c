@@ -483,6 +483,9 @@ int oci_base_check(
 	if (environment_check_pinned(environment, err) == 0) {
 		return 0;
 	}
+	if (environment->base != BASE_OCI) {
+		return -(int)err->kind;
+	}
 	status = work_open(&work, machine, environment, -1, &asked);
 	if (status == 0 && work.reference.path == NULL) {
 		status = run_child(

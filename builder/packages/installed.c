@@ -2,8 +2,11 @@
  * text is looked at before it is kept. */
 #include "builder/packages/packages.h"
 
+#include "base/buffer.h"
 #include "base/digest.h"
+#include "base/io.h"
 #include "base/json.h"
+#include "snapshots/store.h"
 
 #include <stdio.h>
 
@@ -209,4 +212,30 @@ int installed_parse(enum package_manager manager, const char *report, char *cons
 		*ret_list = steal_ptr(list);
 	}
 	return status;
+}
+
+int installed_write(const struct staging *staging, const json_t *list, struct error *err)
+{
+	CLEANUP(free_p) char *text = json_text(list);
+
+	return io_write_file(staging_fd(staging), LAYER_PACKAGES, text, strlen(text), 0600, err);
+}
+
+json_t *installed_read(struct store *store, const struct layer *layer)
+{
+	CLEANUP(free_p)
+	char *path = xasprintf("layers/%lld/" LAYER_PACKAGES, (long long)layer->id);
+	CLEANUP(buffer_done) struct buffer text = {.max = 4 * INSTALLED_BYTES_MAX};
+	struct error ignored = ERROR_INIT;
+	json_t *list;
+
+	if (io_read_file(store_fd(store), path, &text, &ignored) < 0) {
+		return NULL;
+	}
+	list = json_loads(buffer_text(&text), 0, NULL);
+	if (!json_is_array(list)) {
+		json_decref(list);
+		return NULL;
+	}
+	return list;
 }

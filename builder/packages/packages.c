@@ -19,7 +19,6 @@
 
 /* A change of how packages are installed makes new layers. */
 #define PACKAGES_VERSION "1"
-#define REPORT_BYTES_MAX (8 * 1024 * 1024)
 
 static int make_key(struct job *job, enum package_manager manager, const char *below, char *key,
 	struct error *err)
@@ -69,35 +68,6 @@ int job_packages_keys(struct job *job, struct error *err)
 	return 0;
 }
 
-/* ---- the list beside the tree ---- */
-
-static int write_list(const struct staging *staging, const json_t *list, struct error *err)
-{
-	CLEANUP(free_p) char *text = json_text(list);
-
-	return io_write_file(staging_fd(staging), LAYER_PACKAGES, text, strlen(text), 0600, err);
-}
-
-/* A layer whose list is gone is made again. */
-static json_t *read_list(const struct job *job, const struct layer *layer)
-{
-	CLEANUP(free_p)
-	char *path = xasprintf("layers/%lld/" LAYER_PACKAGES, (long long)layer->id);
-	CLEANUP(buffer_done) struct buffer text = {.max = 4 * REPORT_BYTES_MAX};
-	struct error ignored = ERROR_INIT;
-	json_t *list;
-
-	if (io_read_file(store_fd(job->machine->store), path, &text, &ignored) < 0) {
-		return NULL;
-	}
-	list = json_loads(buffer_text(&text), 0, NULL);
-	if (!json_is_array(list)) {
-		json_decref(list);
-		return NULL;
-	}
-	return list;
-}
-
 /* ---- installing ---- */
 
 static int explain(const struct job *job, const struct step_outcome *outcome, struct error *err)
@@ -132,7 +102,7 @@ static int install(struct job *job, enum package_manager manager, const struct s
 	struct layer *layers = xcalloc(SANDBOX_LAYERS_MAX, sizeof(*layers));
 	CLEANUP(free_p) char *script = package_script(job->environment, manager);
 	CLEANUP(strv_free_p) char **env = package_env(job->environment);
-	CLEANUP(buffer_done) struct buffer report = {.max = REPORT_BYTES_MAX};
+	CLEANUP(buffer_done) struct buffer report = {.max = INSTALLED_BYTES_MAX};
 	struct step_outcome outcome = {0};
 	struct step_spec spec = {.environment = job->environment,
 		.name = package_manager_name(manager),
@@ -172,7 +142,7 @@ static int make_layer(struct job *job, enum package_manager manager, struct laye
 		status = machine_seal(job->machine, staging_name(staging), err);
 	}
 	if (status == 0) {
-		status = write_list(staging, list, err);
+		status = installed_write(staging, list, err);
 	}
 	snprintf(layer->title, sizeof(layer->title), "packages %s", package_manager_name(manager));
 	snprintf(layer->step_key, sizeof(layer->step_key), "%s", job->package_keys[manager]);
@@ -206,7 +176,7 @@ static int packages_of(struct job *job, enum package_manager manager, struct err
 		strv_count(job->environment->packages[manager]));
 	if (!job->clean &&
 		layer_find(job->machine->store, job->package_keys[manager], &found, err) == 0) {
-		list = read_list(job, &found);
+		list = installed_read(job->machine->store, &found);
 	}
 	if (list != NULL) {
 		job->reused++;
@@ -226,7 +196,6 @@ static int packages_of(struct job *job, enum package_manager manager, struct err
 
 int job_packages(struct job *job, struct error *err)
 {
-	job->installed = json_array();
 	for (size_t i = 0; i < PACKAGE_MANAGERS; i++) {
 		if (job->environment->packages[i] != NULL &&
 			packages_of(job, (enum package_manager)i, err) < 0) {

@@ -14,6 +14,8 @@ struct buffer;
 struct environment;
 struct job;
 struct layer;
+struct staging;
+struct store;
 
 /* packages.c: job->package_keys, files_key and below_key, from base_key. */
 MUSTCHECK int job_packages_keys(struct job *job, struct error *err);
@@ -34,6 +36,11 @@ char **package_env(const struct environment *environment);
  * for and is not in the report was there already, and has no digest. ERROR_CORRUPT. */
 MUSTCHECK int installed_parse(enum package_manager manager, const char *report,
 	char *const *requested, json_t **ret_list, struct error *err);
+#define INSTALLED_BYTES_MAX (8 * 1024 * 1024) /* of a report */
+/* The list lies beside the tree, so that a layer which is found again brings it along. */
+MUSTCHECK int installed_write(const struct staging *staging, const json_t *list, struct error *err);
+/* NULL when it is gone: then the layer is to be made again. The caller owns it. */
+json_t *installed_read(struct store *store, const struct layer *layer);
 
 /* host_tools.c: apt in a sandbox with base: host needs to know where packages come from and what
  * the machine has; a layer that no image lists holds that. */

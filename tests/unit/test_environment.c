@@ -253,6 +253,11 @@ static const struct mistake mistakes[] = {
 		"webapp.yaml:4:10: \"lifecycle.pause\" would never come"},
 	/* values */
 	{"name: a\nbase: {tar: /x}\n", "\"base.sha256\" is missing"},
+	{"name: a\nbase: deb:book/worm\n", "has no name of a suite"},
+	{"name: a\nbase: deb:bookworm@2024\n", "has a date that is none"},
+	{"name: a\nbase: {deb: bookworm, user: x}\n", "\"base.user\" does not go with"},
+	{"name: a\nbase: {deb: bookworm, mirror: \"file:///x\"}\n", "expects http://"},
+	{"name: a\nbase: {mirror: \"http://x\"}\n", "has none of \"tar\", \"oci\" and"},
 	{"name: a\nbase: {tar: /x, sha256: abc}\n", "\"base.sha256\" expects 64 hex digits"},
 	{"name: a\nbase: {tar: \"git://x/y\", sha256: abc}\n", "\"base.tar\" expects http"},
 	{"name: a\nsource: {url: /x, path: workspace}\n",
@@ -355,6 +360,35 @@ static void test_addresses(void **state)
 	}
 }
 
+static void test_debian(void **state)
+{
+	CLEANUP(environment_free_p)
+	struct environment *e = env_parse("name: a\nbase: deb:bookworm@20240601T000000Z\n");
+	CLEANUP(environment_free_p)
+	struct environment *full_form = env_parse("name: a\nbase:\n  components: main contrib\n"
+						  "  deb: bookworm\n  keyring: ./k.gpg\n"
+						  "  mirror: http://m/{date}\n");
+	CLEANUP(free_p) char *text = environment_explain(full_form);
+	CLEANUP(environment_free_p) struct environment *again = env_parse(text);
+	struct error err = ERROR_INIT;
+
+	(void)state;
+	assert_int_equal(e->base, BASE_DEB);
+	assert_string_equal(e->base_location, "bookworm");
+	assert_string_equal(e->base_date, "20240601T000000Z");
+	assert_string_equal(e->base_mirror, "http://snapshot.debian.org/archive/debian/{date}");
+	assert_string_equal(e->base_components, "main");
+	assert_null(e->base_keyring);
+	assert_ok(environment_check_pinned(e, &err), &err);
+	assert_string_equal(again->base_components, "main contrib");
+	assert_string_equal(again->base_mirror, "http://m/{date}");
+	assert_string_equal(again->base_keyring, "/srv/envs/k.gpg");
+	assert_null(again->base_date);
+	assert_int_equal(environment_check_pinned(full_form, &err), -ERROR_INVALID);
+	assert_contains(err.message, ":4: \"base\" has no date");
+	assert_contains(err.hint, "deb:bookworm@2");
+}
+
 static void fingerprint_of(const char *text, char *fingerprint)
 {
 	CLEANUP(environment_free_p) struct environment *e = env_parse(text);
@@ -369,7 +403,11 @@ static void test_fingerprint(void **state)
 		"steps: [{name: a, run: b}]\n", "steps: [{name: a, run: c}]\n",
 		"steps: [{name: b, run: b}]\n", "steps: [{name: a, run: b, allow_failure: true}]\n",
 		"source: {url: /x}\n", "source: {url: /y}\n", "source: {url: /x, ref: a}\n",
-		"source: {url: /x, path: /y}\n", "steps: [{name: a, run: b, inputs: []}]\n",
+		"source: {url: /x, path: /y}\n", "base: deb:a@20240601T000000Z\n",
+		"base: deb:a@20240602T000000Z\n",
+		"base: {deb: a@20240601T000000Z, components: x}\n",
+		"base: {deb: a@20240601T000000Z, mirror: \"http://x\"}\n",
+		"steps: [{name: a, run: b, inputs: []}]\n",
 		"steps: [{name: a, run: b, inputs: [x]}]\n",
 		"steps: [{name: a, run: b, inputs: [x], strict: true}]\n",
 		"steps: [{name: a, run: b, incremental: true}]\n"};
@@ -545,6 +583,7 @@ int main(void)
 		cmocka_unit_test(test_mistakes),
 		cmocka_unit_test(test_hints),
 		cmocka_unit_test(test_addresses),
+		cmocka_unit_test(test_debian),
 		cmocka_unit_test(test_fingerprint),
 		cmocka_unit_test(test_caps),
 		cmocka_unit_test(test_sizes),
