@@ -32,6 +32,7 @@ struct launcher;
 struct claim;
 struct hint_owner;
 struct snapshot_job;
+struct store_work;
 struct demand;
 struct demands;
 struct upkeep;
@@ -139,6 +140,7 @@ struct manager {
 	int watch_environments, watch_heads;
 	int64_t builds_running;
 	struct snapshot_job *snapshot_jobs;
+	struct store_work *store_works; /* of api/store_work.c */
 	struct transfer *transfers;
 	size_t removals; /* of what snapshots left, asked of the launcher */
 	struct upkeep *upkeep;

@@ -14,6 +14,7 @@
 #define BLOCK_BYTES (64 * 1024)
 
 struct digesting {
+	struct store *store;
 	struct digest *digest;
 	char *block;
 };
@@ -71,6 +72,7 @@ static int add_content(
 			return error_wrap(err, "%s", entry->path);
 		}
 		at += BLOCK_BYTES;
+		store_advance(digesting->store, 0, BLOCK_BYTES);
 	}
 	return 0;
 }
@@ -96,6 +98,7 @@ static int add_entry(void *context, const struct walk_entry *entry, struct error
 		digest_add_str(digesting->digest, text);
 		digest_add(digesting->digest, entry->xattrs[i].value, entry->xattrs[i].size);
 	}
+	store_advance(digesting->store, 1, 0);
 	return file && entry->hardlink == NULL ? add_content(digesting, entry, err) : 0;
 }
 
@@ -103,7 +106,7 @@ int layer_digest_of(struct store *store, const struct layer *layer, int tree_fd,
 	char digest[SHA256_TEXT_SIZE], struct error *err)
 {
 	CLEANUP(free_p) char *block = xmalloc(BLOCK_BYTES);
-	struct digesting digesting = {.digest = digest_new(), .block = block};
+	struct digesting digesting = {.store = store, .digest = digest_new(), .block = block};
 	int status;
 
 	digest_add_str(
@@ -157,6 +160,7 @@ int layer_digest(struct store *store, const struct layer *layer, char digest[SHA
 	}
 	if (row == 0) {
 		tree = io_open(lock, "tree", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, err);
+		store_phase(store, "digest", layer->files, layer->bytes);
 		row = tree < 0 ? tree : layer_digest_of(store, layer, tree, digest, err);
 	}
 	return row < 0 ? error_wrap(err, "layer %s", name)

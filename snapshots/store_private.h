@@ -10,6 +10,7 @@
 #define HOB_SNAPSHOTS_STORE_PRIVATE_H
 
 #include "snapshots/catalog.h"
+#include "snapshots/progress.h"
 #include "snapshots/store.h"
 
 enum hold_kind {
@@ -42,6 +43,9 @@ struct store {
 	void *opaque_context;
 	store_compare_fn *compare;
 	void *compare_context;
+	store_progress_fn *progress_fn; /* NULL: nobody wants to know */
+	void *progress_context;
+	struct store_progress progress;
 	struct hold *holds;
 	size_t hold_count, hold_room;
 };

@@ -56,6 +56,7 @@ void handle_snapshot_export(struct http_request *request);
 void handle_snapshot_import(struct http_request *request);
 void handle_store_verify(struct http_request *request);
 void handle_store_gc(struct http_request *request);
+void handle_store_dedupe(struct http_request *request);
 void handle_store_du(struct http_request *request);
 
 /* handle_fork.c */

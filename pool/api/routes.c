@@ -1,6 +1,7 @@
 /* The API: every method and path, and who answers. */
 #include "pool/api/handlers.h"
 #include "pool/api/http_private.h"
+#include "pool/api/store_work.h"
 
 const struct route http_routes[] = {
 	{"GET", "/healthz", handle_health, 0},
@@ -48,6 +49,7 @@ const struct route http_routes[] = {
 	{"GET", "/v1/snapshots/du", handle_store_du, 0},
 	{"POST", "/v1/snapshots/verify", handle_store_verify, 0},
 	{"POST", "/v1/snapshots/gc", handle_store_gc, 0},
+	{"POST", "/v1/snapshots/dedupe", handle_store_dedupe, 0},
 	{"POST", "/v1/snapshots/import", handle_snapshot_import, ROUTE_STREAMS},
 	{"GET", "/v1/snapshots/*", handle_snapshot_get, 0},
 	{"GET", "/v1/snapshots/*/tree", handle_snapshot_tree, 0},
@@ -59,6 +61,8 @@ const struct route http_routes[] = {
 	{"POST", "/v1/snapshots/*/tags", handle_snapshot_tag, 0},
 	{"DELETE", "/v1/snapshots/*/tags/*", handle_snapshot_untag, 0},
 	{"DELETE", "/v1/snapshots/*", handle_snapshot_delete, 0},
+	{"GET", "/v1/work", handle_work_list, 0},
+	{"GET", "/v1/work/*", handle_work_get, 0},
 	{"GET", "/v1/images", handle_image_list, 0},
 	{"GET", "/v1/images/*", handle_image_get, 0},
 	{"DELETE", "/v1/images/*", handle_image_delete, 0},

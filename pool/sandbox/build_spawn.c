@@ -133,6 +133,7 @@ static const struct {
 	[STORE_DIFF] = {"diff", NULL},
 	[STORE_TREE] = {"tree", NULL},
 	[STORE_DU] = {"du", NULL},
+	[STORE_DEDUPE] = {"dedupe", NULL},
 };
 _Static_assert(ARRAY_SIZE(tools) == STORE_TOOLS, "a verb for each tool");
 

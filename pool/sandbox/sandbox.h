@@ -174,6 +174,7 @@ enum store_tool {
 	STORE_DIFF, /* name, second */
 	STORE_TREE, /* name or all */
 	STORE_DU,
+	STORE_DEDUPE,
 	STORE_TOOLS
 };
 struct store_order {

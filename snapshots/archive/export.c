@@ -26,6 +26,7 @@ DEFINE_CLEANUP(write_free_p, struct archive, write_free)
 DEFINE_CLEANUP(entry_free_p, struct archive_entry, archive_entry_free)
 
 struct exporting {
+	struct store *store;
 	struct archive *archive;
 	size_t layer; /* its number in the archive */
 	char *block;
@@ -159,6 +160,7 @@ static int write_content(
 			done += put;
 		}
 		at += got;
+		store_advance(export->store, 0, (uint64_t)got);
 	}
 	return 0;
 }
@@ -199,6 +201,7 @@ static int write_entry(void *context, const struct walk_entry *entry, struct err
 		export->left_out++; /* tar has none, and nobody listens on it any more */
 		return 0;
 	}
+	store_advance(export->store, 1, 0);
 	describe(entry, to);
 	archive_entry_copy_pathname(to, path);
 	if (entry->hardlink != NULL) {
@@ -215,9 +218,9 @@ static int write_entry(void *context, const struct walk_entry *entry, struct err
 	return content ? write_content(export, entry, err) : 0;
 }
 
-static int write_layer(
-	struct store *store, struct exporting *export, const struct layer *layer, struct error *err)
+static int write_layer(struct exporting *export, const struct layer *layer, struct error *err)
 {
+	struct store *store = export->store;
 	CLEANUP(close_p) int lock = -1;
 	CLEANUP(close_p) int tree = -1;
 	char name[ID_TEXT_SIZE];
@@ -233,6 +236,17 @@ static int write_layer(
 	}
 	tree = io_open(lock, "tree", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, err);
 	return tree < 0 ? tree : layer_walk(store, layer, tree, write_entry, export, err);
+}
+
+static void announce(struct store *store, const struct snapshot *snapshot, size_t first)
+{
+	uint64_t entries = 0, bytes = 0;
+
+	for (size_t i = first; i < snapshot->layer_count; i++) {
+		entries += snapshot->layers[i].files;
+		bytes += snapshot->layers[i].bytes;
+	}
+	store_phase(store, "write", entries, bytes);
 }
 
 static int open_archive(struct archive *archive, int fd, struct error *err)
@@ -255,7 +269,7 @@ int snapshot_export(struct store *store, const struct snapshot *snapshot, bool w
 	CLEANUP(write_free_p) struct archive *archive = archive_write_new();
 	CLEANUP(free_p) char *block = xmalloc(BLOCK_BYTES);
 	CLEANUP(free_p) char *header = NULL;
-	struct exporting export = {.archive = archive, .block = block};
+	struct exporting export = {.store = store, .archive = archive, .block = block};
 	size_t first = with_parents ? 0 : snapshot->layer_count - snapshot->own_count;
 	int status = header_text(store, snapshot, with_parents, &header, err);
 
@@ -265,9 +279,10 @@ int snapshot_export(struct store *store, const struct snapshot *snapshot, bool w
 	if (status == 0) {
 		status = write_header(archive, header, err);
 	}
+	announce(store, snapshot, first);
 	for (size_t i = first; status == 0 && i < snapshot->layer_count; i++) {
 		export.layer = i;
-		status = write_layer(store, &export, &snapshot->layers[i], err);
+		status = write_layer(&export, &snapshot->layers[i], err);
 	}
 	if (status == 0 && archive_write_close(archive) != ARCHIVE_OK) {
 		status = archive_failed(archive, "close", err);

@@ -1,11 +1,10 @@
 /*
- * An import: a child parses (import_parse.c), this process checks and writes (import_tree.c).
+ * An import: a child parses (import_source.c), this process checks and writes (import_tree.c).
  * Layers come in order; each is written in a staging folder of its own, given its attributes, read
  * again for its digest, and sealed. The commit of the snapshot is the last step: killed before it,
  * the sweep of a start takes all of it.
  */
 #include "snapshots/archive/archive.h"
-#include "snapshots/helper.h"
 #include "snapshots/archive/import_private.h"
 #include "snapshots/tree/layer_walk.h"
 #include "snapshots/store_private.h"
@@ -13,12 +12,9 @@
 #include "base/json.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 struct import_layer {
 	struct layer layer;
@@ -47,53 +43,6 @@ static void import_done(struct importing *import)
 	staging_free(import->staging);
 	json_decref(import->header);
 	free(import->data);
-}
-
-/* ---- the child ---- */
-
-static _Noreturn void run_child(int fd, int out)
-{
-	struct error err = ERROR_INIT;
-
-	/* First above, so that neither lands on the other. */
-	if ((fd = fcntl(fd, F_DUPFD, 10)) < 0 || (out = fcntl(out, F_DUPFD, 10)) < 0 ||
-		dup2(fd, 3) < 0 || dup2(out, 4) < 0 || close_range(5, ~0U, 0) < 0 ||
-		store_become_nobody(&err) < 0) {
-		_exit(1);
-	}
-	signal(SIGPIPE, SIG_DFL);
-	import_parse(3, 4);
-	_exit(0);
-}
-
-int import_source_open(int fd, struct import_source *ret_source, struct error *err)
-{
-	int pair[2];
-	pid_t child;
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
-		return error_sys(err, errno, "make a socket pair");
-	}
-	child = fork();
-	if (child == 0) {
-		run_child(fd, pair[1]);
-	}
-	close(pair[1]);
-	if (child < 0) {
-		close(pair[0]);
-		return error_sys(err, errno, "fork");
-	}
-	*ret_source = (struct import_source){pair[0], child};
-	return 0;
-}
-
-void import_source_close(struct import_source *source)
-{
-	fd_done(&source->wire); /* writing to it ends the child, which may be another user's */
-	while (source->child > 0 && waitpid(source->child, NULL, 0) < 0 && errno == EINTR) {
-		continue;
-	}
-	*source = IMPORT_SOURCE_INIT;
 }
 
 static int read_text(struct importing *import, uint32_t length, uint32_t most, char **ret_text,
@@ -323,11 +272,27 @@ static int find_layers(struct importing *import, struct error *err)
 
 /* ---- layers of the archive ---- */
 
+/* Of what the archive has; layers that the store has are read over, but not written. */
+static void announce(struct importing *import)
+{
+	uint64_t entries = 0, bytes = 0;
+
+	for (size_t i = 0; i < import->layer_count; i++) {
+		if (import->layers[i].included) {
+			entries += import->layers[i].layer.files;
+			bytes += import->layers[i].layer.bytes;
+		}
+	}
+	store_phase(import->store, "write", entries, bytes);
+	store_advance(import->store, import->entries, import->bytes);
+}
+
 static int begin_layer(struct importing *import, size_t number, struct error *err)
 {
 	int status;
 
 	import->current = number + 1;
+	announce(import);
 	if (import->layers[number].there) {
 		return 0; /* what comes is read and dropped */
 	}
@@ -367,6 +332,7 @@ static int end_layer(struct importing *import, struct error *err)
 	}
 	status = import_tree_finish(&import->tree, err);
 	if (status == 0) {
+		store_phase(import->store, "check", layer->layer.files, layer->layer.bytes);
 		status =
 			layer_digest_of(import->store, &layer->layer, import->tree.fd, digest, err);
 	}
@@ -430,6 +396,7 @@ static int take_entry(struct importing *import, const struct import_head *head, 
 	size_t number = 0;
 	int status = read_entry(import, head, &entry, err);
 
+	store_advance(import->store, 1, 0);
 	if (status == 0) {
 		status = split_path(&entry, &number, err);
 	}
@@ -459,6 +426,7 @@ static int take_data(struct importing *import, const struct import_head *head, s
 		return -(int)err->kind;
 	}
 	import->bytes += head->data_length;
+	store_advance(import->store, 0, head->data_length);
 	if (import->bytes > IMPORT_BYTES_MAX) {
 		return error_set(err, ERROR_LIMIT, "the archive unpacks to more than %llu bytes",
 			IMPORT_BYTES_MAX);
@@ -583,6 +551,7 @@ int snapshot_import(struct store *store, struct import_source *source, int64_t i
 		status = find_layers(&import, err);
 	}
 	if (status == 0) {
+		announce(&import);
 		status = take_all(&import, err);
 	}
 	if (status == 0) {

@@ -3,7 +3,12 @@
 
 #include "base/clock.h"
 #include "configs/config.h"
+#include "snapshots/progress.h"
 #include "snapshots/volume/volume.h"
+
+#include <inttypes.h>
+
+#define PROGRESS_EVERY_MS 100
 
 int cli_open(struct snapshots_cli *cli, enum store_mode mode, struct error *err)
 {
@@ -47,6 +52,61 @@ void cli_event(const struct snapshots_cli *cli, const char *name, json_t *what)
 
 	if (text != NULL) {
 		fprintf(stderr, "%s\n", text);
+	}
+}
+
+static void progress_line(struct snapshots_cli *cli, const struct store_progress *progress)
+{
+	char bytes[CLI_TEXT_SIZE];
+
+	cli_bytes(bytes, progress->bytes);
+	fprintf(stderr, "\r%s: %" PRIu64, progress->phase, progress->entries);
+	if (progress->entries_all > 0) {
+		fprintf(stderr, " of %" PRIu64, progress->entries_all);
+	}
+	fprintf(stderr, " entries, %s  ", bytes);
+	cli->shows = true;
+}
+
+static void on_progress(void *context, const struct store_progress *progress)
+{
+	struct snapshots_cli *cli = context;
+	int64_t now_ms = clock_mono_ms();
+	json_t *json;
+
+	if (now_ms < cli->next_progress_ms) {
+		return;
+	}
+	cli->next_progress_ms = now_ms + PROGRESS_EVERY_MS;
+	if (!cli->events) {
+		progress_line(cli, progress);
+		return;
+	}
+	json = json_pack("{s:s, s:I, s:I}", "phase", progress->phase, "entries",
+		(json_int_t)progress->entries, "bytes", (json_int_t)progress->bytes);
+	if (progress->entries_all > 0) {
+		json_object_set_new(
+			json, "entries_all", json_integer((json_int_t)progress->entries_all));
+	}
+	if (progress->bytes_all > 0) {
+		json_object_set_new(
+			json, "bytes_all", json_integer((json_int_t)progress->bytes_all));
+	}
+	cli_event(cli, "progress", json);
+}
+
+void cli_progress_show(struct snapshots_cli *cli)
+{
+	if (cli->events || (isatty(STDERR_FILENO) && !cli->json)) {
+		store_on_progress(cli->store, on_progress, cli);
+	}
+}
+
+void cli_progress_end(struct snapshots_cli *cli)
+{
+	if (cli->shows) {
+		fprintf(stderr, "\r%60s\r", "");
+		cli->shows = false;
 	}
 }
 

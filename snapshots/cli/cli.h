@@ -42,6 +42,8 @@ struct snapshots_cli {
 	enum store_rights rights; /* for cli_open; NONE unless a verb says otherwise */
 	struct store_helper *helper;
 	struct store *store; /* after cli_open */
+	int64_t next_progress_ms;
+	bool shows; /* a line of progress is on the terminal */
 };
 
 /* Opens the store that --store or hob.yaml names, as its owner when this is root. */
@@ -95,6 +97,11 @@ json_t *cli_snapshot_json(const struct snapshot *snapshot);
 
 /* An event {name: what}, if they are wanted; takes `what`. */
 void cli_event(const struct snapshots_cli *cli, const char *name, json_t *what);
+
+/* Shows from here on how far the work in the store is: as events, or in a line on a terminal. */
+void cli_progress_show(struct snapshots_cli *cli);
+/* Takes that line away, before anything else is printed. */
+void cli_progress_end(struct snapshots_cli *cli);
 
 #define CLI_TEXT_SIZE 32
 /* "812 B", "1.4 KiB", "20 MiB". */

@@ -66,9 +66,11 @@ int cli_export(struct snapshots_cli *cli, struct error *err)
 		status = snapshot_find(cli->store, cli->operands[0], &snapshot, err);
 	}
 	if (status == 0) {
+		cli_progress_show(cli);
 		status = snapshot_export(
 			cli->store, &snapshot, cli->with_parents, fd, &left_out, err);
 	}
+	cli_progress_end(cli);
 	if (status == 0 && cli->output != NULL && fsync(fd) < 0) {
 		status = error_sys(err, errno, "write %s", cli->output);
 	}
@@ -180,8 +182,10 @@ int cli_import(struct snapshots_cli *cli, struct error *err)
 		status = choose_ids(cli, config, &id_base, err);
 	}
 	if (status == 0) {
+		cli_progress_show(cli);
 		status = snapshot_import(cli->store, &source, id_base, &snapshot, err);
 	}
+	cli_progress_end(cli);
 	if (status == 0) {
 		report_import(cli, &snapshot);
 	}

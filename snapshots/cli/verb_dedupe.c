@@ -22,9 +22,16 @@ static bool is_stopped(void *context)
 
 static void show_progress(void *context, const struct layer *layer, uint64_t files, uint64_t bytes)
 {
+	const struct snapshots_cli *cli = context;
 	char text[CLI_TEXT_SIZE];
 
-	(void)context;
+	if (cli->events) {
+		cli_event(cli, "progress",
+			json_pack("{s:s, s:I, s:I, s:I}", "phase", "share", "layer",
+				(json_int_t)layer->id, "entries", (json_int_t)files, "bytes",
+				(json_int_t)bytes));
+		return;
+	}
 	cli_bytes(text, bytes);
 	fprintf(stderr, "\rlayer %" PRId64 ": %" PRIu64 " files, %s  ", layer->id, files, text);
 }
@@ -62,8 +69,9 @@ static void report(const struct snapshots_cli *cli, const struct share_result *r
 
 int cli_dedupe(struct snapshots_cli *cli, struct error *err)
 {
+	bool terminal = isatty(STDERR_FILENO) && !cli->json && !cli->events;
 	const struct share_events events = {
-		is_stopped, isatty(STDERR_FILENO) && !cli->json ? show_progress : NULL, NULL};
+		is_stopped, cli->events || terminal ? show_progress : NULL, cli};
 	struct share_result result = {0};
 	int status;
 
@@ -75,9 +83,11 @@ int cli_dedupe(struct snapshots_cli *cli, struct error *err)
 	if (status == 0) {
 		signal(SIGINT, on_signal);
 		signal(SIGTERM, on_signal);
+		cli_event(cli, "progress",
+			json_pack("{s:s, s:i, s:i}", "phase", "share", "entries", 0, "bytes", 0));
 		status = store_share(cli->store, &events, &result, err);
 	}
-	if (events.progress != NULL) {
+	if (terminal) {
 		fprintf(stderr, "\r%60s\r", "");
 	}
 	if (status == 0 || err->kind == ERROR_CANCELLED) {

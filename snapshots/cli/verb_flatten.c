@@ -31,6 +31,9 @@ int cli_flatten(struct snapshots_cli *cli, struct error *err)
 
 	cli->rights = STORE_RIGHTS_MAKE_TREES;
 	status = cli_open(cli, STORE_WRITE, err);
+	if (status == 0) {
+		cli_progress_show(cli);
+	}
 	for (size_t i = 0; status == 0 && i < cli->operand_count; i++) {
 		CLEANUP(snapshot_done) struct snapshot snapshot = {0};
 		struct flatten_result result;
@@ -38,8 +41,10 @@ int cli_flatten(struct snapshots_cli *cli, struct error *err)
 		status = snapshot_find(cli->store, cli->operands[i], &snapshot, err);
 		if (status == 0) {
 			cli_event(cli, "progress",
-				json_pack("{s:I}", "layers", (json_int_t)snapshot.layer_count));
+				json_pack("{s:s, s:I}", "phase", "look", "layers",
+					(json_int_t)snapshot.layer_count));
 			status = snapshot_flatten(cli->store, snapshot.id, &result, err);
+			cli_progress_end(cli);
 		}
 		if (status == 0) {
 			report(cli, snapshot.id, &result);

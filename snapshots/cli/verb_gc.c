@@ -154,6 +154,32 @@ static void report(
 		(unsigned long long)result->passed_over);
 }
 
+struct collecting {
+	struct snapshots_cli *cli;
+	size_t removals, removed;
+};
+
+/* Asked before each removal. */
+static bool tell_removal(void *context)
+{
+	struct collecting *collecting = context;
+
+	cli_event(collecting->cli, "progress",
+		json_pack("{s:s, s:I, s:I}", "phase", "remove", "entries",
+			(json_int_t)collecting->removed, "entries_all",
+			(json_int_t)collecting->removals));
+	collecting->removed++;
+	return false;
+}
+
+static int collect(struct snapshots_cli *cli, struct gc_plan *plan, struct gc_result *result,
+	struct error *err)
+{
+	struct collecting collecting = {cli, plan->removals, 0};
+
+	return gc_plan_run_until(cli->store, plan, tell_removal, &collecting, result, err);
+}
+
 int cli_gc(struct snapshots_cli *cli, struct error *err)
 {
 	CLEANUP(policies_done) struct policies policies = {0};
@@ -169,11 +195,11 @@ int cli_gc(struct snapshots_cli *cli, struct error *err)
 	}
 	if (status == 0) {
 		cli_event(cli, "progress",
-			json_pack("{s:I, s:I}", "looked_at", (json_int_t)plan.count, "removals",
-				(json_int_t)plan.removals));
+			json_pack("{s:s, s:I, s:I}", "phase", "plan", "entries",
+				(json_int_t)plan.count, "removals", (json_int_t)plan.removals));
 	}
 	if (status == 0 && !cli->dry_run) {
-		status = gc_plan_run(cli->store, &plan, &result, err);
+		status = collect(cli, &plan, &result, err);
 	}
 	if (status == 0) {
 		report(cli, &plan, &result);

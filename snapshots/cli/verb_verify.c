@@ -51,9 +51,10 @@ static void show_progress(void *context, uint64_t entries, uint64_t bytes)
 	if (verification->cli->events && now_ms >= verification->next_event_ms) {
 		verification->next_event_ms = now_ms + EVENT_EVERY_MS;
 		cli_event(verification->cli, "progress",
-			json_pack("{s:I, s:I, s:I, s:I}", "layer", (json_int_t)verification->at + 1,
-				"layers", (json_int_t)verification->count, "entries",
-				(json_int_t)entries, "bytes", (json_int_t)bytes));
+			json_pack("{s:s, s:I, s:I, s:I, s:I}", "phase", "read", "layer",
+				(json_int_t)verification->at + 1, "layers",
+				(json_int_t)verification->count, "entries", (json_int_t)entries,
+				"bytes", (json_int_t)bytes));
 	}
 
 	if (verification->terminal) {

@@ -57,6 +57,7 @@ static int make_layer(struct store *store, const struct snapshot *snapshot, size
 {
 	CLEANUP(staging_free_p) struct staging *staging = NULL;
 	CLEANUP(close_p) int tree = -1;
+	uint64_t entries = 0;
 	int status = staging_new(store, &staging, err);
 
 	if (status < 0) {
@@ -66,6 +67,10 @@ static int make_layer(struct store *store, const struct snapshot *snapshot, size
 		return error_sys(err, errno, "make a tree");
 	}
 	tree = io_open(staging_fd(staging), "tree", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, err);
+	for (size_t i = below; i < snapshot->layer_count; i++) {
+		entries += snapshot->layers[i].files;
+	}
+	store_phase(store, "link", entries, 0); /* at most: what several have counts once */
 	status = tree < 0 ? tree
 			  : flatten_trees(store, snapshot->layers, below, snapshot->layers + below,
 				    snapshot->layer_count - below, about, tree, result, err);

@@ -362,6 +362,7 @@ static int take_entry(struct flattening *flattening, struct place *place,
 	int status = 0;
 
 	buffer_addf(&flattening->path, "%s%s", length > 0 ? "/" : "", entry->name);
+	store_advance(flattening->store, 1, 0);
 	if (tree_is_whiteout(&entry->stat)) {
 		status = below_has(place, entry->name, &hides, err);
 	}

@@ -1,7 +1,7 @@
 /*
  * Live snapshots of a running sandbox with many changed files, beside what copies the same folder
- * without stopping anybody: `live [files [bytes each]]` prints JSON, medians of five, for a store
- * below $TMPDIR. The sandbox goes on writing to a few of the files all the time. As root.
+ * without stopping anybody: `live [files [bytes each [rounds]]]` prints JSON, medians, for a store below
+ * $TMPDIR. The sandbox goes on writing to a few of the files all the time. As root.
  */
 #include "base/io.h"
 #include "base/process.h"
@@ -13,10 +13,12 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#define ROUNDS 5
+#define ROUNDS_DEFAULT 5
 #define FILES_DEFAULT 10000
 #define BYTES_DEFAULT 100000
 #define FOLDERS 100
+
+static long rounds = ROUNDS_DEFAULT;
 
 static void files_make(struct kit_box *box, long files, long bytes)
 {
@@ -63,7 +65,7 @@ static void snapshots_measure(
 	CLEANUP(free_p) char *staging = xasprintf("%s/staging/bench", kit->config.store);
 	struct samples pause = {0}, total = {0};
 
-	for (int i = 0; i < ROUNDS; i++) {
+	for (int i = 0; i < rounds; i++) {
 		assert_int_equal(mkdir(staging, 0700), 0);
 		assert_ok(
 			kit_snapshot(kit, box->id, "bench", again ? (int64_t)kit->layer_count : 0),
@@ -100,7 +102,7 @@ static void rivals_measure(struct sandbox_kit *kit, const struct kit_box *box)
 	char *archive = xasprintf("tar -C sandboxes/%s/upper -cf copied . 2> /dev/null", box->id);
 	struct samples copies = {0}, archives = {0};
 
-	for (int i = 0; i < ROUNDS; i++) {
+	for (int i = 0; i < rounds; i++) {
 		samples_add(&copies, command_us(kit->config.store, copy));
 		removed(kit->config.store, "copied");
 		samples_add(&archives, command_us(kit->config.store, archive));
@@ -123,6 +125,7 @@ int main(int argc, char **argv)
 		(void)fprintf(stderr, "live: needs root\n");
 		return 1;
 	}
+	rounds = argc > 3 ? strtol(argv[3], NULL, 10) : ROUNDS_DEFAULT;
 	kit = sandbox_kit_new(1);
 	box_open(kit, &box, "sb-bench", 3);
 	files_make(&box, files, bytes);

@@ -85,6 +85,9 @@ def test_gc_and_flatten(shared, taken):
     heard = events(client, "POST", "/v1/snapshots/gc", {"dry_run": True})
     assert [name for name, _ in heard] == ["progress", "result"]
     assert client.post(f"/v1/snapshots/{taken[1]}/flatten")["id"] == taken[1]
+    for path in (f"/v1/snapshots/{taken[1]}/flatten", "/v1/snapshots/dedupe"):
+        names = [name for name, _ in events(client, "POST", path)]
+        assert names[-1] == "result" and "progress" in names[:-1], path
 
 
 def test_an_archive_goes_out_and_comes_back(shared, taken):
@@ -103,6 +106,48 @@ def test_an_archive_goes_out_and_comes_back(shared, taken):
     assert broken.status >= 400, broken.body
     assert client.raw("GET", "/v1/snapshots/snap-999/export").status == 404
     client.call("DELETE", f"/v1/snapshots/{made}")
+
+
+def test_an_import_says_how_far_it_is(shared, taken):
+    client = shared.client
+    whole = client.raw("GET", f"/v1/snapshots/{taken[1]}/export?with_parents=1").body
+    accept = {"Accept": "text/event-stream"}
+    reply = client.raw("POST", "/v1/snapshots/import?work=coming-in", whole, accept)
+    assert reply.status == 200, reply.body
+    names = [line[7:] for line in reply.body.decode().splitlines() if line.startswith("event: ")]
+    assert names[-1] == "result", reply.body
+    made = json.loads(reply.body.decode().rsplit("data: ", 1)[1])["id"]
+    client.call("DELETE", f"/v1/snapshots/{made}")
+    broken = client.raw("POST", "/v1/snapshots/import", whole[: len(whole) // 2], accept)
+    assert broken.status >= 400 or b"event: error" in broken.body
+
+
+def test_an_export_is_watched(shared, taken):
+    """Its own answer is the archive; while nobody reads that, the work stands still and can be looked at."""
+    client, sandbox = shared.client, taken[2]
+    client.output(sandbox, "head -c 30000000 /dev/urandom > big")
+    large = client.post(f"/v1/sandboxes/{sandbox}/snapshots", {})["id"]
+    connection = client.connect()
+    connection.request("GET", f"/v1/snapshots/{large}/export?work=going-out")
+    wait_for("the export to say how far it is",
+             lambda: any(one["key"] == "going-out" and one["progress"] for one in client.get("/v1/work")["work"]))
+    seen = client.get("/v1/work/going-out")
+    assert (seen["verb"], seen["subject"]) == ("export", large)
+    assert seen["progress"]["phase"] in ("digest", "write") and seen["progress"]["bytes_all"] > 30000000
+    with pytest.raises(Failure) as failure:
+        client.get(f"/v1/snapshots/{large}/export?work=going-out")
+    assert failure.value.status == 409
+    with client.stream("GET", "/v1/work/going-out") as watching:
+        first = next(iter(watching))
+        assert first[-2] == "progress" and first[-1]["phase"] in ("digest", "write")
+        assert len(connection.getresponse().read()) > 30000000
+        connection.close()
+        assert [event[-2] for event in watching][-1] == "result"
+    with pytest.raises(Failure) as failure:
+        client.get("/v1/work/going-out")
+    assert failure.value.status == 404
+    client.output(sandbox, "rm big")
+    client.call("DELETE", f"/v1/snapshots/{large}")
 
 
 def test_a_client_that_goes_away_ends_the_work(shared, taken):

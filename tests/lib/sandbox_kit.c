@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#define PATIENCE_MS 20000
+#define PATIENCE_MS 120000
 
 /* The launcher looks for hob-init beside the running program; it lies some folders above. */
 static void init_link(void)

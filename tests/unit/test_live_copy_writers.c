@@ -6,6 +6,7 @@
 #include "tests/lib/live_kit.h"
 #include "tests/lib/test.h"
 
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/process.h"
 
@@ -15,6 +16,7 @@
 #include <sys/stat.h>
 
 #define SNAPSHOTS_DEFAULT 20
+#define BEGIN_MS_MAX 120000
 #define BLOCKS 64
 #define BLOCK_SIZE 4096
 #define WORDS 512
@@ -42,6 +44,25 @@ static int open_in(const char *folder, const char *name)
 	CLEANUP(free_p) char *path = xasprintf("%s/%s", folder, name);
 
 	return open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+}
+
+/* From here on its state is one that can be checked. */
+static void begun_say(const char *folder, const char *name)
+{
+	CLEANUP(free_p) char *path = xasprintf("%s/%s.begun", folder, name);
+
+	close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+}
+
+static void begun_wait(const char *folder, const char *name)
+{
+	CLEANUP(free_p) char *path = xasprintf("%s/%s.begun", folder, name);
+	int64_t deadline_ms = clock_mono_ms() + BEGIN_MS_MAX;
+
+	while (access(path, F_OK) < 0) {
+		assert_true(clock_mono_ms() < deadline_ms);
+		usleep(10000);
+	}
 }
 
 /* Block by block, first in one file and then in the other. */
@@ -96,6 +117,7 @@ static void mapped_run(const char *folder)
 	if (ftruncate(fd, MAPPED_BYTES) < 0) {
 		_exit(1);
 	}
+	begun_say(folder, "mapped");
 	words = mmap(NULL, MAPPED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	for (uint64_t round = 1;; round++) {
 		for (size_t i = 0; i < WORDS; i++) {
@@ -177,6 +199,7 @@ static void mover_run(const char *folder)
 
 		close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
 	}
+	begun_say(folder, "box");
 	for (;;) {
 		if (rename(a, b) < 0 || rename(b, a) < 0) {
 			_exit(1);
@@ -206,6 +229,7 @@ static char database_run[] =
 	"c.execute('create table account(id integer primary key, value int)')\n"
 	"c.execute('create table entry(id integer primary key, filler blob)')\n"
 	"c.execute('insert into account values (1, 0), (2, 0)')\n"
+	"open(sys.argv[1] + '.begun', 'w').close()\n"
 	"while True:\n"
 	"    c.execute('begin immediate')\n"
 	"    c.execute('update account set value = value - 1 where id = 1')\n"
@@ -251,8 +275,10 @@ static void writers_start(struct live_kit *kit, const char *folder)
 	live_kit_start(kit, renamer_run, folder);
 	live_kit_start(kit, mover_run, folder);
 	database_start(kit, folder);
-	/* Until each has begun. */
-	usleep(700000);
+	begun_wait(folder, "mapped");
+	begun_wait(folder, "box");
+	begun_wait(folder, "data.db");
+	usleep(300000);
 }
 
 static void all_check(const char *folder)
