@@ -50,6 +50,7 @@ struct snapshot_job {
 	bool launching; /* the launcher's answer is still to come */
 	bool exited; /* the process */
 	bool keep; /* at its end; not a copy of a running one */
+	int64_t max_pause_us;
 	unsigned attempts;
 	struct loop_timer *timer; /* keep: the next attempt */
 	bool told; /* everything is made; it may commit */
@@ -338,8 +339,8 @@ static void make(struct snapshot_job *job, const char *staging)
 	(void)fault_point("snapshot.make");
 	job->launching = true;
 	job->entry->copying = true;
-	sandbox_snapshot(
-		job->manager->launcher, job->id, job->staging, previous_layer(job), on_made, job);
+	sandbox_snapshot(job->manager->launcher, job->id, job->staging, previous_layer(job),
+		job->max_pause_us, on_made, job);
 }
 
 /* ---- the process ---- */
@@ -503,6 +504,7 @@ static int job_start(struct entry *entry, const struct snapshot_order *order, bo
 	job->slot = entry->record.slot;
 	job->started_us = clock_mono_us();
 	job->keep = keep_it;
+	job->max_pause_us = order->max_pause_ms * 1000;
 	job->pidfd = -1;
 	job->fd = -1;
 	buffer_init(&job->heard, LINE_MAX_BYTES);

@@ -23,6 +23,7 @@ struct snapshot_order {
 	enum snapshot_reason reason;
 	const char *label; /* NULL: none */
 	const json_t *metadata; /* an object of strings; NULL: none */
+	int64_t max_pause_ms; /* it may stand still no longer than this; 0: the longest there is */
 	bool only_looks; /* nobody's doing: the sandbox is as idle as before */
 };
 

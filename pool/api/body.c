@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "pool/hints/caller.h"
+#include "pool/sandbox/sandbox.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -338,7 +339,7 @@ static int check_label(const char *label, struct error *err)
 
 int snapshot_body_parse(const json_t *json, struct snapshot_body *ret_body, struct error *err)
 {
-	static const char *const keys[] = {"label", "reason", "metadata", NULL};
+	static const char *const keys[] = {"label", "reason", "metadata", "max_pause_ms", NULL};
 	struct snapshot_body body = {.reason = SNAPSHOT_MANUAL};
 	const char *reason = snapshot_reason_name(SNAPSHOT_MANUAL);
 	json_t *metadata = NULL;
@@ -348,6 +349,8 @@ int snapshot_body_parse(const json_t *json, struct snapshot_body *ret_body, stru
 		(status = json_get_str(json, "label", &body.label, err)) < 0 ||
 		(status = check_label(body.label, err)) < 0 ||
 		(status = json_get_str(json, "reason", &reason, err)) < 0 ||
+		(status = json_get_int(json, "max_pause_ms", 1, SNAPSHOT_PAUSE_MS_MAX,
+			 &body.max_pause_ms, err)) < 0 ||
 		(status = read_metadata(json, &metadata, err)) < 0) {
 		return status;
 	}
@@ -363,7 +366,7 @@ int snapshot_body_parse(const json_t *json, struct snapshot_body *ret_body, stru
 
 int fork_body_parse(const json_t *json, struct fork_body *ret_body, struct error *err)
 {
-	static const char *const keys[] = {"count", "label", "metadata", NULL};
+	static const char *const keys[] = {"count", "label", "metadata", "max_pause_ms", NULL};
 	struct fork_body body = {.count = 1};
 	json_t *metadata = NULL;
 	int status;
@@ -373,6 +376,8 @@ int fork_body_parse(const json_t *json, struct fork_body *ret_body, struct error
 			0 ||
 		(status = json_get_str(json, "label", &body.label, err)) < 0 ||
 		(status = check_label(body.label, err)) < 0 ||
+		(status = json_get_int(json, "max_pause_ms", 1, SNAPSHOT_PAUSE_MS_MAX,
+			 &body.max_pause_ms, err)) < 0 ||
 		(status = read_metadata(json, &metadata, err)) < 0) {
 		return status;
 	}

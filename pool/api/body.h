@@ -65,6 +65,7 @@ struct snapshot_body {
 	const char *label; /* NULL: none */
 	enum snapshot_reason reason; /* manual unless said: manual or session */
 	const json_t *metadata; /* borrowed; NULL: none */
+	int64_t max_pause_ms; /* 0: not said */
 };
 MUSTCHECK int snapshot_body_parse(
 	const json_t *json, struct snapshot_body *ret_body, struct error *err);
@@ -74,6 +75,7 @@ struct fork_body {
 	int64_t count; /* 1 to FORK_CHILDREN_MAX */
 	const char *label;
 	const json_t *metadata; /* of the children; NULL: their parent's */
+	int64_t max_pause_ms; /* 0: not said */
 };
 MUSTCHECK int fork_body_parse(const json_t *json, struct fork_body *ret_body, struct error *err);
 

@@ -202,7 +202,9 @@ void handle_fork(struct http_request *request)
 	}
 	fork = fork_new(request, entry, &body);
 	if (snapshot_start(entry,
-		    &(struct snapshot_order){.reason = SNAPSHOT_SESSION, .label = body.label},
+		    &(struct snapshot_order){.reason = SNAPSHOT_SESSION,
+			    .label = body.label,
+			    .max_pause_ms = body.max_pause_ms},
 		    on_taken, fork, &fork->job, &err) < 0) {
 		fork_free(fork);
 		http_reply_error(request, &err);

@@ -59,8 +59,10 @@ void handle_snapshot_take(struct http_request *request)
 		return;
 	}
 	if (snapshot_start(entry,
-		    &(struct snapshot_order){
-			    .reason = body.reason, .label = body.label, .metadata = body.metadata},
+		    &(struct snapshot_order){.reason = body.reason,
+			    .label = body.label,
+			    .metadata = body.metadata,
+			    .max_pause_ms = body.max_pause_ms},
 		    on_taken, request, &job, &err) < 0) {
 		http_reply_error(request, &err);
 		return;

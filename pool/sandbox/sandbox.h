@@ -112,6 +112,8 @@ void sandbox_seal(
  * ERROR_BUSY: one is being taken already, or it does not freeze; ERROR_CONFLICT: it ended or was
  * thawed under way.
  */
+/* As long as anybody may have to wait for an answer from inside. */
+#define SNAPSHOT_PAUSE_MS_MAX INT64_C(5000)
 /* A folder of this name in staging/<staging> makes the copy end early, with ERROR_CANCELLED. */
 #define SNAPSHOT_CANCEL_NAME "cancel"
 struct sandbox_copied {
@@ -121,13 +123,14 @@ struct sandbox_copied {
 					    shared blocks */
 	uint64_t skipped; /* sockets, and devices that may not be made */
 	int64_t pause_us; /* frozen */
+	int64_t expected_us; /* of that, as foreseen for looking at many files; 0: not */
 	int64_t total_us;
 	uint32_t passes; /* the frozen one too */
 };
 typedef void sandbox_copied_fn(
 	void *context, const struct sandbox_copied *copied, const struct error *err);
 void sandbox_snapshot(struct launcher *launcher, const char *id, const char *staging,
-	int64_t previous_layer, sandbox_copied_fn *fn, void *context);
+	int64_t previous_layer, int64_t max_pause_us, sandbox_copied_fn *fn, void *context);
 /*
  * As sandbox_destroy, but what it has changed becomes staging/<staging>/tree, by rename, sealed as
  * by sandbox_seal: for layer_seal, with the ids of its slot. ERROR_BUSY: not gone yet, ask again,

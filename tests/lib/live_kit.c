@@ -261,6 +261,7 @@ int live_kit_copy(struct live_kit *kit)
 		.freeze = freeze,
 		.thaw = thaw,
 		.processes = processes,
+		.max_pause_us = kit->max_pause_us,
 		.cancelled = kit->cancel_after > 0 ? cancelled : NULL,
 		.context = kit};
 	int status;

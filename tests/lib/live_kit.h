@@ -24,6 +24,7 @@ struct live_kit {
 	void (*before_freeze)(struct live_kit *kit); /* NULL: nothing */
 	void *context;
 	int cancel_after; /* looks; 0: never */
+	int64_t max_pause_us; /* 0: none */
 	bool with_previous; /* previous/ and its list are given */
 	struct sandbox_copied report;
 	struct error err;

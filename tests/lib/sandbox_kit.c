@@ -280,7 +280,7 @@ int kit_snapshot(
 	struct sandbox_kit *kit, const char *id, const char *staging, int64_t previous_layer)
 {
 	kit->waiting = true;
-	sandbox_snapshot(kit->launcher, id, staging, previous_layer, on_copied, kit);
+	sandbox_snapshot(kit->launcher, id, staging, previous_layer, 0, on_copied, kit);
 	return answer_wait(kit);
 }
 

@@ -184,7 +184,9 @@ static void test_snapshot(void **state)
 {
 	CLEANUP(json_decref_p) json_t *empty = parse("{}");
 	CLEANUP(json_decref_p)
-	json_t *full = parse("{\"label\":\"x\",\"reason\":\"session\",\"metadata\":{\"a\":\"b\"}}");
+	json_t *full = parse("{\"label\":\"x\",\"reason\":\"session\",\"metadata\":{\"a\":\"b\"},"
+			     "\"max_pause_ms\":200}");
+	CLEANUP(json_decref_p) json_t *long_pause = parse("{\"max_pause_ms\":5001}");
 	struct error err = ERROR_INIT;
 	struct snapshot_body body;
 
@@ -197,6 +199,8 @@ static void test_snapshot(void **state)
 	assert_string_equal(body.label, "x");
 	assert_int_equal(body.reason, SNAPSHOT_SESSION);
 	assert_int_equal(json_object_size(body.metadata), 1);
+	assert_int_equal(body.max_pause_ms, 200);
+	assert_kind(snapshot_body_parse(long_pause, &body, &err), &err, ERROR_INVALID);
 }
 
 static void test_fork(void **state)
@@ -205,7 +209,8 @@ static void test_fork(void **state)
 		const char *text;
 		int64_t count; /* 0: refused */
 	} rows[] = {{"{}", 1}, {"{\"count\":100,\"label\":\"x\"}", 100}, {"{\"count\":101}", 0},
-		{"{\"count\":0}", 0}, {"{\"count\":\"2\"}", 0}, {"{\"reason\":\"manual\"}", 0}};
+		{"{\"count\":0}", 0}, {"{\"max_pause_ms\":0}", 0}, {"{\"count\":\"2\"}", 0},
+		{"{\"reason\":\"manual\"}", 0}};
 	struct fork_body body;
 
 	(void)state;

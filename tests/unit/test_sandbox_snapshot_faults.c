@@ -174,7 +174,7 @@ static void test_only_one_is_left(void **state)
 
 		box_start(kit, &box);
 		box_disconnect(&box);
-		sandbox_snapshot(kit->launcher, box.id, "live", 0, ignore, NULL);
+		sandbox_snapshot(kit->launcher, box.id, "live", 0, 0, ignore, NULL);
 		while (!is_frozen(kit, box.id)) {
 			assert_true(clock_mono_ms() < end_ms);
 			usleep(10000);

@@ -19,14 +19,27 @@ static const char *text_of(const json_t *object, const char *key)
 struct snapshot_values {
 	const char *label;
 	char **metadata;
+	int64_t max_pause_ms;
 	bool session, quiet;
 };
+
+#define MAX_PAUSE_HELP                                                                             \
+	"give up rather than let it stand still longer, as 200ms (default and most: 5s)"
+
+static void add_max_pause(json_t *body, int64_t max_pause_ms)
+{
+	if (max_pause_ms > 0) {
+		json_object_set_new(body, "max_pause_ms", json_integer((json_int_t)max_pause_ms));
+	}
+}
 
 static const struct option_row snapshot_rows[] = {
 	{"label", 'l', OPTION_TEXT, "TEXT", offsetof(struct snapshot_values, label),
 		"a line that says what it is, shown in lists"},
 	{"metadata", 'm', OPTION_LIST, "K=V", offsetof(struct snapshot_values, metadata),
 		"remember this with it"},
+	{"max-pause", '\0', OPTION_DURATION, "DUR", offsetof(struct snapshot_values, max_pause_ms),
+		MAX_PAUSE_HELP},
 	{"session", '\0', OPTION_FLAG, NULL, offsetof(struct snapshot_values, session),
 		"record it as one that a harness takes in passing, not as asked for by a person"},
 	{"quiet", 'q', OPTION_FLAG, NULL, offsetof(struct snapshot_values, quiet),
@@ -59,6 +72,7 @@ static int snapshot_run(struct call *call, struct error *err)
 	}
 	json_object_set_new(body, "metadata", metadata);
 	json_object_set_new(body, "label", json_str_or_null(values->label));
+	add_max_pause(body, values->max_pause_ms);
 	json_object_set_new(body, "reason", json_string(values->session ? "session" : "manual"));
 	if ((status = cli_sandbox_id(call->cli, call->operands[0], &id, err)) < 0 ||
 		(status = cli_call(call->cli, "POST", body, &reply, err,
@@ -128,6 +142,7 @@ const struct verb verb_restore = {
 struct fork_values {
 	const char *count;
 	const char *label;
+	int64_t max_pause_ms;
 	bool quiet;
 };
 
@@ -136,6 +151,8 @@ static const struct option_row fork_rows[] = {
 		"how many, 1 to 100 (default 1)"},
 	{"label", 'l', OPTION_TEXT, "TEXT", offsetof(struct fork_values, label),
 		"of the snapshot that they stand on"},
+	{"max-pause", '\0', OPTION_DURATION, "DUR", offsetof(struct fork_values, max_pause_ms),
+		MAX_PAUSE_HELP},
 	{"quiet", 'q', OPTION_FLAG, NULL, offsetof(struct fork_values, quiet),
 		"print only the ids"},
 };
@@ -200,6 +217,7 @@ static int fork_run(struct call *call, struct error *err)
 		return status;
 	}
 	body = json_pack("{s:I, s:o}", "count", count, "label", json_str_or_null(values->label));
+	add_max_pause(body, values->max_pause_ms);
 	status = cli_call(call->cli, "POST", body, &reply, err, "/v1/sandboxes/%s/fork", id);
 	if (status < 0) {
 		return status;

@@ -465,12 +465,13 @@ void sandbox_seal(
 }
 
 void sandbox_snapshot(struct launcher *launcher, const char *id, const char *staging,
-	int64_t previous_layer, sandbox_copied_fn *fn, void *context)
+	int64_t previous_layer, int64_t max_pause_us, sandbox_copied_fn *fn, void *context)
 {
 	struct launcher_call *call = call_new(launcher, LAUNCHER_SNAPSHOT, context);
 
 	call->fn.copied = fn;
 	call->request.previous = previous_layer;
+	call->request.max_pause_us = max_pause_us;
 	name_put(call->request.name, sizeof(call->request.name), id);
 	name_put(call->request.staging, sizeof(call->request.staging), staging);
 	call_start(launcher, call);

@@ -103,6 +103,10 @@ static int copy_check(const struct launcher_request *request, struct error *err)
 		return error_set(
 			err, ERROR_INVALID, "staging folder \"%s\": not a name", request->staging);
 	}
+	if (request->max_pause_us < 0 || request->max_pause_us > SNAPSHOT_PAUSE_MS_MAX * 1000) {
+		return error_set(err, ERROR_INVALID, "a pause of %" PRId64 " us is not possible",
+			request->max_pause_us);
+	}
 	return request->previous >= 0
 		       ? 0
 		       : error_set(err, ERROR_INVALID, "layer %" PRId64 ": not a layer",

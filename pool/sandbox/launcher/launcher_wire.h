@@ -21,7 +21,7 @@ enum launcher_op {
 	LAUNCHER_PREPARE, /* staging, slot; reply: user namespace */
 	LAUNCHER_REMOVE, /* room, staging is the name */
 	LAUNCHER_BUILD, /* name is the environment; reply: pid, pidfd */
-	LAUNCHER_SNAPSHOT, /* name, staging, previous; reply: copied */
+	LAUNCHER_SNAPSHOT, /* name, staging, previous, max_pause_us; reply: copied */
 	LAUNCHER_KEEP, /* name, staging */
 	LAUNCHER_PAGE_OUT,
 	LAUNCHER_UPKEEP, /* reply: pid, pidfd */
@@ -45,6 +45,7 @@ struct launcher_request {
 	uint32_t layer_count;
 	uint32_t build; /* enum build_mode */
 	int64_t previous; /* layer; 0: none */
+	int64_t max_pause_us; /* LAUNCHER_SNAPSHOT; 0: the longest */
 	struct sandbox_limits limits;
 	char name[LAUNCHER_NAME_SIZE];
 	char staging[LAUNCHER_NAME_SIZE];

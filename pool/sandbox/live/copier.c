@@ -20,12 +20,17 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-/* As long as anybody may have to wait for an answer from inside. */
-#define FROZEN_MS_MAX 5000
+/* The copy gives up by itself at SNAPSHOT_PAUSE_MS_MAX; if it does not, the guard is a little
+ * behind.
+ */
+#define FROZEN_MS_MAX (SNAPSHOT_PAUSE_MS_MAX + 250)
+/* While the sandbox waits for it, it goes before others. */
+#define FROZEN_NICENESS (-10)
 /* The launcher leaves the guard time to be first. */
 #define GRACE_MS 500
 #define FREEZE_US 200000
@@ -36,7 +41,7 @@
 #define PROCS_MAX (4 * 1024 * 1024)
 
 static const int capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_CHOWN,
-	CAP_FSETID, CAP_SETFCAP, CAP_MKNOD, CAP_SYS_ADMIN, CAP_SYS_PTRACE};
+	CAP_FSETID, CAP_SETFCAP, CAP_MKNOD, CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_SYS_NICE};
 
 enum copier_word { COPIER_FREEZES = 1, COPIER_THAWED, COPIER_ENDED };
 
@@ -56,6 +61,7 @@ struct copier {
 	int upper_fd, tree_fd, scratch_fd;
 	int previous_fd, previous_list_fd, list_fd;
 	bool freezes; /* by us */
+	int niceness; /* before that */
 };
 
 /* ---- the guard ---- */
@@ -146,6 +152,8 @@ static int freeze(void *context, struct error *err)
 		return -(int)err->kind;
 	}
 	copier->freezes = true;
+	copier->niceness = getpriority(PRIO_PROCESS, 0);
+	(void)setpriority(PRIO_PROCESS, 0, FROZEN_NICENESS);
 	tell(copier, COPIER_FREEZES);
 	if (cgroup_freeze(cgroups, id, true, err) < 0) {
 		return -(int)err->kind;
@@ -187,6 +195,7 @@ static int thaw(void *context, struct error *err)
 		}
 		tell(copier, COPIER_THAWED);
 		copier->freezes = false;
+		(void)setpriority(PRIO_PROCESS, 0, copier->niceness);
 	}
 	return status;
 }
@@ -319,6 +328,10 @@ static int snapshot(struct copier *copier, struct sandbox_copied *ret_copied, st
 	if (places_find(copier, err) < 0 || guard_start(copier, err) < 0 ||
 		capabilities_limit(capabilities, ARRAY_SIZE(capabilities), err) < 0) {
 		return -(int)err->kind;
+	}
+	spec.max_pause_us = copier->request->max_pause_us;
+	if (spec.max_pause_us == 0) {
+		spec.max_pause_us = SNAPSHOT_PAUSE_MS_MAX * 1000;
 	}
 	spec.upper_fd = copier->upper_fd;
 	spec.tree_fd = copier->tree_fd;

@@ -22,6 +22,8 @@
 #define PASSES_MAX 6
 /* A whole pass as quick as this leaves no time for much to change. */
 #define QUICK_US 20000
+/* From so many entries on, it pays to find out beforehand how long looking at them takes. */
+#define REHEARSE_ENTRIES 20000
 /* Once in a copy: until files that nobody changes any more are no longer young. */
 #define SETTLE_NS (LIVE_YOUNG_NS + 50000000LL)
 #define SETTLE_STEP_NS 20000000LL
@@ -109,6 +111,28 @@ static int copy_running(struct live *live, struct error *err)
 	return 0;
 }
 
+/* Looking at everything once more is the least of the pause; what is then copied comes on top. */
+static int foresee(struct live *live, struct error *err)
+{
+	int64_t most_us = live->spec->max_pause_us, expected_us;
+
+	if (live->index.count < REHEARSE_ENTRIES) {
+		return 0;
+	}
+	expected_us = live_rehearse(live);
+	live->report.expected_us = expected_us;
+	if (most_us == 0 || expected_us <= most_us) {
+		return 0;
+	}
+	error_set(err, ERROR_LIMIT,
+		"the sandbox would stand still for %lld ms or more, as %zu changed files have to "
+		"be "
+		"looked at; allowed are %lld ms",
+		(long long)(expected_us / 1000), live->index.count, (long long)(most_us / 1000));
+	return error_hint(err, "allow it a longer pause, delete what need not be kept, or keep it "
+			       "when it ends: that takes no longer for many files");
+}
+
 static int copy_frozen(struct live *live, struct error *err)
 {
 	const struct live_copy_spec *spec = live->spec;
@@ -132,12 +156,14 @@ static int copy_pausing(struct live *live, struct error *err)
 	int status = spec->freeze(spec->context, err);
 
 	if (status == 0) {
+		live->deadline_us = spec->max_pause_us > 0 ? start_us + spec->max_pause_us : 0;
 		status = copy_frozen(live, err);
 	}
 	if (spec->thaw(spec->context, &thawing) < 0 && status == 0) {
 		error_copy(err, &thawing);
 		status = -(int)err->kind;
 	}
+	live->deadline_us = 0;
 	live->report.pause_us = clock_mono_us() - start_us;
 	return status;
 }
@@ -167,8 +193,9 @@ static int copy(struct live *live, struct error *err)
 		return error_sys(err, errno, "sync the sandbox's folder");
 	}
 	if (clone_probe(live, err) < 0 || fault("live.synced", err) < 0 ||
-		copy_running(live, err) < 0 || copy_pausing(live, err) < 0 ||
-		fault("live.thawed", err) < 0 || scratch_empty(spec->scratch_fd, err) < 0) {
+		copy_running(live, err) < 0 || foresee(live, err) < 0 ||
+		copy_pausing(live, err) < 0 || fault("live.thawed", err) < 0 ||
+		scratch_empty(spec->scratch_fd, err) < 0) {
 		return -(int)err->kind;
 	}
 	live_count(live);

@@ -25,6 +25,9 @@ struct live_copy_spec {
 	/* The copy of the same folder before this one, and the list that it wrote: unchanged files
 	 * become links to it where blocks cannot be shared. -1, -1: none. */
 	int previous_fd, previous_list_fd;
+	/* How long the sandbox may stand still; 0: as long as it takes. What would surely take
+	 * longer is refused before, what does take longer is given up: ERROR_LIMIT. */
+	int64_t max_pause_us;
 	int list_fd; /* writable, empty: what the next copy gets as previous_list_fd; -1: none */
 	/* Returns when nothing in the sandbox runs any more; everything runs again after thaw,
 	 * which is called once for each freeze, also for one that failed. */
@@ -39,7 +42,7 @@ struct live_copy_spec {
 
 /* Owners, modes, times, attributes, links, holes, whiteouts are as in the original; the marks that
  * tie an upper folder to its lower ones are not. The caller syncs. On failure the copy is unusable:
- * ERROR_NO_SPACE, ERROR_LIMIT, ERROR_IO, and whatever the callbacks give. */
+ * ERROR_NO_SPACE, ERROR_LIMIT (too many, too long), ERROR_IO, and whatever the callbacks give. */
 MUSTCHECK int live_copy(
 	const struct live_copy_spec *spec, struct sandbox_copied *ret_copied, struct error *err);
 

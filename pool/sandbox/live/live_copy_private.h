@@ -149,6 +149,7 @@ struct live {
 	uint8_t pass;
 	bool frozen;
 	bool cannot_clone;
+	int64_t deadline_us; /* monotonic, of the frozen pass; 0: none */
 	struct live_work done; /* copied in this pass */
 	struct live_work still; /* passed over, as copying them again so early would be in vain */
 	struct live_work young; /* of both: to be copied again when frozen */
@@ -169,8 +170,11 @@ bool live_is_young(int64_t ctime_ns, int64_t now_ns);
 /* One pass over the whole folder. While the sandbox runs, what vanishes under way is passed over.
  */
 MUSTCHECK int live_pass(struct live *live, struct error *err);
-/* Frozen: marks as seen what need not be looked at again; all else is LIVE_DIRTY. */
-void live_sweep(struct live *live);
+/* Frozen: marks as seen what need not be looked at again; all else is LIVE_DIRTY. ERROR_LIMIT when
+ * that takes too long. */
+MUSTCHECK int live_sweep(struct live *live, struct error *err);
+/* The same looks while the sandbox runs, which change nothing: how long they take. */
+int64_t live_rehearse(struct live *live);
 /* What the numbers of the report say, and the lines of the list: once, at the end, as it puts the
  * entries that were removed out of reach. */
 void live_count(struct live *live);
@@ -179,7 +183,11 @@ bool live_is_fleeting(const struct live *live, int sys);
 /* Takes `name` out of a folder of the copy; it is deleted when nobody waits. Missing is fine. */
 MUSTCHECK int live_throw_away(struct live *live, int tree_fd, const char *name, struct error *err);
 
-/* ERROR_CANCELLED when the copy is not wanted any more; cheap. */
+/* Has the sandbox stood still for too long? */
+bool live_is_late(const struct live *live);
+int live_late(const struct live *live, struct error *err);
+/* ERROR_CANCELLED when the copy is not wanted any more, ERROR_LIMIT when the sandbox has stood
+ * still for too long; cheap. */
 MUSTCHECK int live_check(struct live *live, struct error *err);
 /* Makes `name` in the level's copy what it is in the original; whatever was there is gone before.
  * *ret_entry is filled in but for its place in the tree. False: nothing was made. */

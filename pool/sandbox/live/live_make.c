@@ -5,6 +5,7 @@
  */
 #include "pool/sandbox/live/live_copy_private.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 #include <fcntl.h>
@@ -293,10 +294,27 @@ static int node_make(struct live *live, const struct live_level *level, const ch
 	return shared ? share_add(live, level, name, entry, err) : 0;
 }
 
+bool live_is_late(const struct live *live)
+{
+	return live->deadline_us != 0 && clock_mono_us() > live->deadline_us;
+}
+
+int live_late(const struct live *live, struct error *err)
+{
+	error_set(err, ERROR_LIMIT,
+		"given up: the sandbox would have stood still for more than %" PRId64 " ms",
+		live->spec->max_pause_us / 1000);
+	return error_hint(err, "it changes too much at a time, or the machine is busy; allow it a "
+			       "longer pause, or try again later");
+}
+
 int live_check(struct live *live, struct error *err)
 {
 	const struct live_copy_spec *spec = live->spec;
 
+	if (live_is_late(live)) {
+		return live_late(live, err);
+	}
 	if (spec->cancelled != NULL && ++live->looks % LOOK_EVERY == 0 &&
 		spec->cancelled(spec->context)) {
 		return error_set(err, ERROR_CANCELLED, "the copy is not wanted any more");

@@ -7,6 +7,7 @@
  */
 #include "pool/sandbox/live/live_copy_private.h"
 
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/memory.h"
 
@@ -27,6 +28,8 @@
 struct sweep {
 	struct live *live;
 	_Atomic size_t next;
+	atomic_bool late;
+	bool rehearses;
 };
 
 /* One thread's. */
@@ -92,8 +95,10 @@ static bool is_same(const struct sweeper *sweeper, const struct live *live, uint
 	       is_folder == S_ISDIR(status.st_mode) && !live_mapped_has(&live->mapped, &status);
 }
 
-static void look(struct sweeper *sweeper, const struct live *live, uint32_t number)
+static void look(struct sweeper *sweeper, const struct live *live, uint32_t number, bool mark)
 {
+	bool same;
+
 	struct live_entry *entry = &live->index.entries[number];
 	uint32_t folder = (entry->flags & LIVE_FOLDER) != 0 ? number : entry->parent;
 
@@ -103,9 +108,10 @@ static void look(struct sweeper *sweeper, const struct live *live, uint32_t numb
 	if (folder != sweeper->folder) {
 		sweeper_enter(sweeper, live, folder);
 	}
-	if (is_same(sweeper, live, number)) {
+	same = is_same(sweeper, live, number);
+	if (mark && same) {
 		entry->pass = live->pass;
-	} else {
+	} else if (mark) {
 		entry->flags |= LIVE_DIRTY;
 	}
 }
@@ -119,7 +125,11 @@ static void *sweep_run(void *context)
 
 	while ((from = atomic_fetch_add(&sweep->next, BLOCK)) < live->index.count) {
 		for (size_t i = from; i < from + BLOCK && i < live->index.count; i++) {
-			look(&sweeper, live, (uint32_t)i);
+			look(&sweeper, live, (uint32_t)i, !sweep->rehearses);
+		}
+		if (live_is_late(live)) {
+			atomic_store(&sweep->late, true);
+			break;
 		}
 	}
 	fd_done(&sweeper.fd);
@@ -138,20 +148,38 @@ static size_t threads_wanted(size_t entries)
 	return count < THREADS_MAX ? count : THREADS_MAX;
 }
 
-void live_sweep(struct live *live)
+static void sweep_all(struct sweep *sweep)
 {
-	struct sweep sweep = {.live = live};
-	struct live_entry *entries = live->index.entries;
-	size_t wanted = threads_wanted(live->index.count), started = 0;
+	size_t wanted = threads_wanted(sweep->live->index.count), started = 0;
 	pthread_t threads[THREADS_MAX];
 
 	while (started + 1 < wanted &&
-		pthread_create(&threads[started], NULL, sweep_run, &sweep) == 0) {
+		pthread_create(&threads[started], NULL, sweep_run, sweep) == 0) {
 		started++;
 	}
-	(void)sweep_run(&sweep);
+	(void)sweep_run(sweep);
 	while (started > 0) {
 		(void)pthread_join(threads[--started], NULL);
+	}
+}
+
+int64_t live_rehearse(struct live *live)
+{
+	struct sweep sweep = {.live = live, .rehearses = true};
+	int64_t start_us = clock_mono_us();
+
+	sweep_all(&sweep);
+	return clock_mono_us() - start_us;
+}
+
+int live_sweep(struct live *live, struct error *err)
+{
+	struct sweep sweep = {.live = live};
+	struct live_entry *entries = live->index.entries;
+
+	sweep_all(&sweep);
+	if (atomic_load(&sweep.late)) {
+		return live_late(live, err);
 	}
 	/* What lies in a folder has a higher number. */
 	for (size_t i = live->index.count - 1; i > 0; i--) {
@@ -159,6 +187,7 @@ void live_sweep(struct live *live)
 			entries[entries[i].parent].flags |= LIVE_DIRTY;
 		}
 	}
+	return 0;
 }
 
 /* ---- the numbers ---- */

@@ -477,17 +477,19 @@ static int step(struct live *live, struct error *err)
 
 int live_pass(struct live *live, struct error *err)
 {
-	int status;
+	int status = 0;
 
 	live->pass++;
 	live->done = live->still = live->young = (struct live_work){0, 0};
 	live->report.skipped = 0;
 	if (live->frozen) {
-		live_sweep(live);
+		status = live_sweep(live, err);
 	}
-	status = root_push(live, err);
+	if (status == 0) {
+		status = root_push(live, err);
+	}
 	while (status == 0 && live->level_count > 0) {
-		status = step(live, err);
+		status = live_is_late(live) ? live_late(live, err) : step(live, err);
 	}
 	levels_drop(live);
 	return status;
