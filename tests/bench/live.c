@@ -1,7 +1,7 @@
 /*
  * Live snapshots of a running sandbox with many changed files, beside what copies the same folder
- * without stopping anybody: `live [files [bytes each [rounds]]]` prints JSON, medians, for a store below
- * $TMPDIR. The sandbox goes on writing to a few of the files all the time. As root.
+ * without stopping anybody: `live [files [bytes each [rounds]]]` prints JSON, medians, for a store
+ * below $TMPDIR. The sandbox goes on writing to a few of the files all the time. As root.
  */
 #include "base/io.h"
 #include "base/process.h"
