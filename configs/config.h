@@ -29,6 +29,7 @@ struct config {
 	int64_t launchers; /* launcher processes; 0: one a CPU, at most 4 */
 	int64_t max_sandboxes;
 	int64_t hit_rate; /* thousandths; 0: no forecasts */
+	int64_t disk_budget; /* of all sandboxes, bytes; 0: none */
 	int64_t memory_budget; /* of all ready sandboxes, bytes; 0: none */
 	int64_t hints_per_caller;
 	int64_t hint_ttl_max_ms;

@@ -95,7 +95,8 @@ struct environment_limits {
 	int64_t cpu_millis; /* 1000 is one CPU; 0: no limit. YAML: cpus: 1.5 */
 	int64_t memory_bytes;
 	int64_t pids;
-	int64_t disk_bytes; /* of a build: what a step may write; 0: no limit */
+	int64_t disk_bytes; /* what a step of a build may write, and a running sandbox; 0: no limit
+			     */
 };
 
 /* What outlives what: see pool/dormant.h. */
@@ -159,6 +160,7 @@ struct environment {
 	int64_t pool_max;
 	int64_t pool_hit_rate; /* thousandths; 0: no forecast; -1: not said, hob.yaml's */
 	int64_t pool_memory; /* of its ready sandboxes, bytes; 0: no limit of its own */
+	int64_t pool_disk; /* of all of them, bytes; 0: no limit of its own */
 	struct environment_limits limits;
 	int64_t idle_ms; /* a claimed sandbox without a request or command for this long is
 			    released; 0: never */

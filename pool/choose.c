@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "pool/builds.h"
+#include "pool/disk.h"
 #include "pool/entry.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
@@ -293,5 +294,5 @@ int room_check(struct pool *pool, const struct pool_image *image, int64_t owed, 
 			manager->config->max_sandboxes);
 		return error_hint(err, "release some with `hob rm`, or raise max_sandboxes");
 	}
-	return 0;
+	return disk_check_room(pool, err);
 }

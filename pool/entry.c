@@ -110,6 +110,7 @@ static void count(struct entry *entry, enum entry_state state, bool in)
 	}
 	if (state == ENTRY_CLAIMED || state == ENTRY_PAUSED) {
 		manager->claimed_count += one;
+		entry->pool->disk_claimed += in ? entry->disk.bytes : -entry->disk.bytes;
 	}
 }
 
@@ -396,6 +397,16 @@ void entry_use_end(struct entry_use *use)
 	}
 	entry_arm(entry);
 	entry_doze_off(entry);
+}
+
+void entry_uses_lose(struct entry *entry, const struct error *err)
+{
+	while (entry->uses != NULL) {
+		struct entry_use *use = entry->uses;
+
+		entry_use_end(use);
+		use->lost(use, err);
+	}
 }
 
 void entry_wait_begin(

@@ -8,6 +8,7 @@
 #define HOB_POOL_ENTRY_H
 
 #include "base/error.h"
+#include "pool/disk.h"
 #include "pool/record.h"
 
 #include <stdbool.h>
@@ -77,6 +78,7 @@ struct entry {
 	bool was_frozen; /* adopted: it is to be frozen again */
 	bool dozes; /* a look woke it, which is to leave no trace */
 	int64_t slept_at_ms; /* of `dozes`: paused since then */
+	struct entry_disk disk;
 	unsigned freeze_looks;
 	struct entry_pause *pauses;
 	int64_t requested_us; /* monotonic: when its creation was asked for */
@@ -169,6 +171,8 @@ MUSTCHECK int entry_check_usable(const struct entry *entry, struct error *err);
 void entry_use_begin(struct entry *entry, struct entry_use *use, bool only_looks,
 	void (*lost)(struct entry_use *use, const struct error *err));
 void entry_use_end(struct entry_use *use); /* not in use: nothing */
+/* Every request under way in it ends with `err`. */
+void entry_uses_lose(struct entry *entry, const struct error *err);
 void entry_wait_begin(
 	struct entry *entry, struct entry_wait *wait, void (*gone)(struct entry_wait *));
 void entry_wait_end(struct entry_wait *wait);

@@ -8,6 +8,7 @@
 #include "base/loop.h"
 #include "configs/config.h"
 #include "pool/demand/demand.h"
+#include "pool/disk.h"
 #include "pool/entry.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
@@ -225,6 +226,7 @@ static int get_up(struct entry *entry, struct error *err)
 	(void)fault_point("resume.recorded");
 	entry->slept_at_ms = since_ms;
 	entry_thaw(entry);
+	disk_look_soon(entry);
 	tell_pausers(entry, false);
 	runs_go_on(entry);
 	log_info("sandbox.resumed", "sandbox", entry->record.id, "environment", entry->pool->name,
@@ -253,7 +255,8 @@ int entry_wake(struct entry *entry, bool only_looks, struct error *err)
 		entry->dozes = false;
 	}
 	if (entry->record.state == ENTRY_PAUSED) {
-		status = get_up(entry, err);
+		status = disk_check_wake(entry, err);
+		status = status == 0 ? get_up(entry, err) : status;
 		entry->dozes = status == 0 && only_looks;
 		if (status == 0 && !only_looks) {
 			entry_touch(entry);

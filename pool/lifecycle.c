@@ -125,12 +125,7 @@ static void tell_lost(struct entry *entry)
 
 	error_set(&err, ERROR_UNAVAILABLE, "sandbox %s was released: %s", entry->record.id,
 		entry->release_reason);
-	while (entry->uses != NULL) {
-		struct entry_use *use = entry->uses;
-
-		entry_use_end(use);
-		use->lost(use, &err);
-	}
+	entry_uses_lose(entry, &err);
 	entry_services_drop(entry);
 	init_client_free(entry->client);
 	entry->client = NULL;

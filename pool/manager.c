@@ -8,6 +8,7 @@
 #include "pool/adopt.h"
 #include "pool/builds.h"
 #include "pool/demand/demand.h"
+#include "pool/disk.h"
 #include "pool/dormant.h"
 #include "pool/environments.h"
 #include "pool/hints/hint.h"
@@ -296,6 +297,7 @@ int manager_open(const struct config *config, struct loop *loop, struct launcher
 	builds_open(manager);
 	demands_open(manager);
 	upkeep_open(manager);
+	disks_open(manager);
 	status = open_parts(manager, err);
 	if (status < 0) {
 		manager_close(manager);
@@ -355,6 +357,7 @@ void manager_close(struct manager *manager)
 	}
 	manager->closing = true;
 	upkeep_close(manager);
+	disks_close(manager);
 	snapshots_close(manager);
 	transfers_close(manager);
 	forget_entries(manager);

@@ -35,6 +35,7 @@ struct snapshot_job;
 struct store_work;
 struct demand;
 struct demands;
+struct disks;
 struct upkeep;
 struct source_state;
 struct transfer;
@@ -77,6 +78,8 @@ struct pool {
 	struct metric_times claim_times;
 	struct metric_times hint_times; /* from a hint to its claim */
 	uint64_t freezes; /* of ready ones */
+	int64_t disk_claimed; /* bytes that its claimed and paused ones have written */
+	uint64_t disk_halts; /* paused because of that */
 	uint64_t page_outs; /* of frozen ones, paused ones too */
 	uint64_t builds_ended[BUILD_STATES]; /* of those that hobd started, by outcome */
 	struct demand *demand; /* demand/demand.h; NULL: not looked at yet */
@@ -145,6 +148,7 @@ struct manager {
 	size_t removals; /* of what snapshots left, asked of the launcher */
 	struct upkeep *upkeep;
 	struct demands *demands;
+	struct disks *disks; /* disk.h */
 	uint64_t snapshots_taken;
 };
 

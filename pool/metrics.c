@@ -3,6 +3,7 @@
 #include "pool/metrics.h"
 
 #include "base/memory.h"
+#include "configs/config.h"
 #include "pool/demand/demand.h"
 #include "pool/manager.h"
 #include "pool/upkeep.h"
@@ -134,6 +135,26 @@ static double page_outs(const struct pool *pool)
 	return (double)pool->page_outs;
 }
 
+static double disk_halts(const struct pool *pool)
+{
+	return (double)pool->disk_halts;
+}
+
+static double disk_of_claimed(const struct pool *pool)
+{
+	return (double)pool->disk_claimed;
+}
+
+static double disk_each(const struct pool *pool)
+{
+	return demand_disk_each(pool) > 0 ? (double)demand_disk_each(pool) : 0;
+}
+
+static double disk_budget(const struct manager *manager)
+{
+	return (double)manager->config->disk_budget;
+}
+
 static double snapshots(const struct manager *manager)
 {
 	return (double)manager->snapshots_taken;
@@ -200,6 +221,14 @@ static const struct metric metrics[] = {
 	{"hob_freezes_total", "counter", "Ready sandboxes that were frozen.", NULL, freezes, NULL},
 	{"hob_page_outs_total", "counter", "Frozen sandboxes whose memory was given back.", NULL,
 		page_outs, NULL},
+	{"hob_disk_budget_bytes", "gauge", "What sandboxes may have written; 0: no limit.",
+		disk_budget, NULL, NULL},
+	{"hob_claimed_disk_bytes", "gauge", "Written by claimed and paused sandboxes.", NULL,
+		disk_of_claimed, NULL},
+	{"hob_ready_disk_bytes", "gauge", "Written by a ready sandbox, on average.", NULL,
+		disk_each, NULL},
+	{"hob_disk_halts_total", "counter", "Sandboxes paused for being over limits.disk.", NULL,
+		disk_halts, NULL},
 	{"hob_syncs_total", "counter", "Attempts to bring a sandbox to another commit.", NULL,
 		syncs, NULL},
 	{"hob_refreshes_total", "counter", "Ready sandboxes brought to a new head in place.", NULL,

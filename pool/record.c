@@ -197,6 +197,9 @@ bool entry_record_format(const struct entry_record *record, struct buffer *line)
 		json_object_set_new(
 			json, "paused_at_ms", json_integer((json_int_t)record->paused_at_ms));
 	}
+	if (record->disk_over != 0) {
+		json_object_set_new(json, "disk_over", json_integer((json_int_t)record->disk_over));
+	}
 	if (record->returns) {
 		json_object_set_new(json, "returns", json_true());
 	}
@@ -251,6 +254,7 @@ static int read_numbers(const json_t *json, struct entry_record *record, struct 
 		{"pause_ms", 0, INT64_MAX, &record->pause_ms},
 		{"snapshot_every_ms", 0, INT64_MAX, &record->snapshot_every_ms},
 		{"paused_at_ms", 0, INT64_MAX, &record->paused_at_ms},
+		{"disk_over", 0, INT64_MAX, &record->disk_over},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {

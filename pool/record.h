@@ -93,6 +93,8 @@ struct entry_record {
 	struct entry_meter meter;
 	bool returns; /* RELEASING: what it was comes back, see dormant.h */
 	bool keep; /* RELEASING: what it has become is to be a snapshot */
+	int64_t disk_over; /* PAUSED: for having written so much; else what it may grow to; 0: it
+			      is within its limit */
 	struct hint_record hint; /* until CLAIMED */
 	char **env; /* of the claim; NULL: none */
 	json_t *metadata; /* of the claim; NULL: none */

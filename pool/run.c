@@ -456,6 +456,30 @@ void runs_go_on(struct entry *entry)
 	}
 }
 
+static struct run *first_running(const struct entry *entry)
+{
+	struct run *run = entry->runs;
+
+	while (run != NULL && run->handle == NULL) {
+		run = run->next;
+	}
+	return run;
+}
+
+void runs_fail(struct entry *entry, const struct error *err)
+{
+	struct run *run;
+
+	while ((run = first_running(entry)) != NULL) {
+		init_exec_detach(run->handle, true);
+		error_copy(&run->error, err);
+		run_end(run);
+		if (!run->detach) {
+			run_free(run);
+		}
+	}
+}
+
 void runs_drop(struct entry *entry, const struct error *err)
 {
 	while (entry->runs != NULL) {

@@ -96,6 +96,8 @@ void run_forget(struct run *run);
 /* The sandbox is paused, and resumed: time limits stand still meanwhile. */
 void runs_halt(struct entry *entry);
 void runs_go_on(struct entry *entry);
+/* Each that runs is killed and ends with `err`; those that were detached are kept. */
+void runs_fail(struct entry *entry, const struct error *err);
 /* The connection to hob-init was freed, and the handles with it: every command ends with `err`. */
 void runs_drop(struct entry *entry, const struct error *err);
 

@@ -119,10 +119,11 @@ void handle_sandbox_create(struct http_request *request)
 
 /* ---- showing ---- */
 
-static json_t *usage_to_json(const struct sandbox_usage *usage)
+static json_t *usage_to_json(const struct entry *entry, const struct sandbox_usage *usage)
 {
-	return json_pack("{s:I, s:I, s:I}", "memory_bytes", (json_int_t)usage->memory_bytes,
-		"cpu_us", (json_int_t)usage->cpu_us, "pids", (json_int_t)usage->pids);
+	return json_pack("{s:I, s:I, s:I, s:o}", "memory_bytes", (json_int_t)usage->memory_bytes,
+		"cpu_us", (json_int_t)usage->cpu_us, "pids", (json_int_t)usage->pids, "disk_bytes",
+		entry->disk.known ? json_integer((json_int_t)entry->disk.bytes) : json_null());
 }
 
 static json_t *listed(const struct entry *entry, bool with_usage)
@@ -133,7 +134,7 @@ static json_t *listed(const struct entry *entry, bool with_usage)
 
 	if (with_usage &&
 		sandbox_usage_read(entry->manager->config, entry->record.id, &usage, &err) == 0) {
-		json_object_set_new(json, "usage", usage_to_json(&usage));
+		json_object_set_new(json, "usage", usage_to_json(entry, &usage));
 	}
 	return json;
 }
@@ -193,7 +194,7 @@ void handle_sandbox_get(struct http_request *request)
 	/* Nothing to read while it is being made or ended. */
 	(void)!sandbox_usage_read(request->manager->config, entry->record.id, &usage, &err);
 	json = entry_to_json(entry);
-	json_object_set_new(json, "usage", usage_to_json(&usage));
+	json_object_set_new(json, "usage", usage_to_json(entry, &usage));
 	json_object_set_new(json, "metered",
 		entry->record.meter.started_ms > 0 ? metered(entry, &usage) : json_null());
 	json_object_set_new(json, "execs", runs_to_json(entry));

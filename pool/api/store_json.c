@@ -85,6 +85,10 @@ json_t *pool_to_json(const struct pool *pool)
 	json_object_set_new(json, "syncing", json_integer((json_int_t)syncing));
 	json_object_set_new(json, "refreshes", json_integer((json_int_t)pool->refreshes));
 	json_object_set_new(json, "syncs", json_integer((json_int_t)pool->syncs));
+	json_object_set_new(json, "disk_bytes", json_integer((json_int_t)pool->disk_claimed));
+	json_object_set_new(json, "disk_each",
+		demand_disk_each(pool) >= 0 ? json_integer((json_int_t)demand_disk_each(pool))
+					    : json_null());
 	json_object_set_new(json, "freezes", json_integer((json_int_t)pool->freezes));
 	json_object_set_new(
 		json, "wasted_s", json_integer((json_int_t)(demand_wasted_ms(pool) / 1000)));

@@ -47,6 +47,7 @@ struct demand *demand_of(struct pool *pool)
 
 		demand->bytes = DEMAND_BYTES_FIRST;
 		demand->idle_bytes = DEMAND_BYTES_FIRST;
+		demand->disk = DEMAND_DISK_FIRST;
 		demand->wanted = -1;
 		demand->forecast = forecast_new(&pool->manager->demands->price, local_time);
 		pool->demand = demand;
@@ -123,6 +124,11 @@ static void aim(struct pool *pool, int64_t now_ms)
 	if (target > most) {
 		target = most;
 		demand->limited_by = "pool.memory";
+	}
+	most = disk_count(pool);
+	if (target > most) {
+		target = most;
+		demand->limited_by = "pool.disk";
 	}
 	demand->target = target;
 	demand->outdated = false;

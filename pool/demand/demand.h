@@ -1,9 +1,9 @@
 /*
  * What each environment's pool should keep ready: its forecast (pool/forecast/), between pool.min
- * and pool.max, and within the memory and number of sandboxes that the machine may spend on it.
- * Over a budget, the sandbox goes without which the fewest seconds are waited for its bytes; those
- * of pool.min last, claimed ones never. Where frozen ones can give their memory back, a budget of
- * memory that is short has them do so at once, in the same order, before any is given up.
+ * and pool.max, and within the memory, disk and number of sandboxes that the machine may spend on
+ * it. Over a budget, the sandbox goes without which the fewest seconds are waited for its bytes;
+ * those of pool.min last, claimed ones never. Where frozen ones can give their memory back, a
+ * budget of memory that is short has them do so at once, in the same order, before any is given up.
  *
  * A forecast outlives hobd in <store>/forecasts/<environment>, written every few minutes and at the
  * end. Losing one loses some hours of learning, so they are not synced; a torn one is reported and
@@ -45,6 +45,10 @@ int64_t demand_wasted_ms(const struct pool *pool);
 /* A ready one is about to give its memory back, or has: what it takes now. */
 void demand_weigh(const struct entry *entry);
 void demand_weigh_first(const struct entry *entry); /* the first that is warm */
+/* A ready one has written so much. */
+void demand_weigh_disk(struct pool *pool, int64_t bytes);
+/* Of a ready one, smoothed; -1: not known. */
+int64_t demand_disk_each(const struct pool *pool);
 /* Memory is short, and its ready ones give theirs back as soon as they are warm. */
 bool demand_is_squeezed(const struct pool *pool);
 

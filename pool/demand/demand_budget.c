@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "configs/config.h"
+#include "pool/disk.h"
 #include "pool/freeze.h"
 #include "pool/page_out.h"
 #include "pool/sandbox/sandbox.h"
@@ -68,6 +69,30 @@ void demand_weigh(const struct entry *entry)
 		demands_outdated(entry->manager);
 		manager_dirty(entry->manager);
 	}
+}
+
+void demand_weigh_disk(struct pool *pool, int64_t bytes)
+{
+	struct demand *demand = demand_of(pool);
+
+	smooth(&demand->disk, &demand->disk_measured, (double)bytes);
+}
+
+int64_t demand_disk_each(const struct pool *pool)
+{
+	return pool->demand != NULL && pool->demand->disk_measured ? (int64_t)pool->demand->disk
+								   : -1;
+}
+
+int64_t disk_count(const struct pool *pool)
+{
+	int64_t left = pool->conf->pool_disk - pool->disk_claimed;
+	double each = pool->demand->disk > 1 ? pool->demand->disk : 1;
+
+	if (pool->conf->pool_disk == 0) {
+		return INT64_MAX;
+	}
+	return left > 0 ? (int64_t)((double)left / each) : 0;
 }
 
 static double bytes_each(const struct demand *demand)
@@ -155,13 +180,21 @@ void budget_squeeze(struct manager *manager)
 
 /* ---- the machine's ---- */
 
+enum budget { BUDGET_MEMORY, BUDGET_DISK, BUDGET_COUNT, BUDGETS };
+
+static const char *const budget_settings[] = {[BUDGET_MEMORY] = "memory_budget",
+	[BUDGET_DISK] = "disk_budget",
+	[BUDGET_COUNT] = "max_sandboxes"};
+_Static_assert(ARRAY_SIZE(budget_settings) == BUDGETS, "every budget has its setting");
+
 /* Seconds of waiting that its last ready one spares, each second, for its bytes. */
-static double last_worth(const struct pool *pool)
+static double last_worth(const struct pool *pool, enum budget budget)
 {
 	const struct demand *demand = pool->demand;
 	double worth = forecast_worth_mean(demand->forecast, demand->target);
+	double bytes = budget == BUDGET_DISK ? demand->disk : bytes_each(demand);
 
-	return worth * (double)forecast_making_ms(demand->forecast) / bytes_each(demand);
+	return worth * (double)forecast_making_ms(demand->forecast) / (bytes > 1 ? bytes : 1);
 }
 
 static bool is_wanted(const struct pool *pool)
@@ -174,13 +207,14 @@ static bool is_above_min(const struct pool *pool)
 	return pool->demand->target > (pool->conf != NULL ? pool->conf->pool_min : 0);
 }
 
-static struct pool *least_worth(const struct manager *manager, bool (*may)(const struct pool *pool))
+static struct pool *least_worth(
+	const struct manager *manager, enum budget budget, bool (*may)(const struct pool *pool))
 {
 	struct pool *found = NULL;
 
 	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
 		if (pool->demand != NULL && may(pool) &&
-			(found == NULL || last_worth(pool) < last_worth(found))) {
+			(found == NULL || last_worth(pool, budget) < last_worth(found, budget))) {
 			found = pool;
 		}
 	}
@@ -218,6 +252,19 @@ static bool over_memory(const struct manager *manager)
 	return budget > 0 && spent_bytes(manager) > budget;
 }
 
+static bool over_disk(const struct manager *manager)
+{
+	int64_t budget = manager->config->disk_budget;
+	double bytes = (double)disk_claimed(manager);
+
+	for (const struct pool *pool = manager->pools; budget > 0 && pool != NULL;
+		pool = pool->next) {
+		bytes += pool->demand != NULL ? pool->demand->disk * (double)pool->demand->target
+					      : 0;
+	}
+	return budget > 0 && bytes > (double)budget;
+}
+
 static bool over_count(const struct manager *manager)
 {
 	return spent_count(manager) > manager->config->max_sandboxes;
@@ -225,17 +272,25 @@ static bool over_count(const struct manager *manager)
 
 void budget_share(struct manager *manager)
 {
+	static bool (*const is_over[])(const struct manager *manager) = {
+		[BUDGET_MEMORY] = over_memory,
+		[BUDGET_DISK] = over_disk,
+		[BUDGET_COUNT] = over_count};
 	struct pool *pool;
 
-	while (over_memory(manager) && (pool = least_worth(manager, may_squeeze)) != NULL) {
-		squeeze(pool, "memory_budget");
+	while (over_memory(manager) &&
+		(pool = least_worth(manager, BUDGET_MEMORY, may_squeeze)) != NULL) {
+		squeeze(pool, budget_settings[BUDGET_MEMORY]);
 	}
-	while (over_memory(manager) || over_count(manager)) {
-		if ((pool = least_worth(manager, is_above_min)) == NULL &&
-			(pool = least_worth(manager, is_wanted)) == NULL) {
-			return; /* what is claimed alone is over it */
+	for (int i = 0; i < BUDGETS; i++) {
+		enum budget budget = (enum budget)i;
+
+		/* What is claimed alone may be over it. */
+		while (is_over[budget](manager) &&
+			((pool = least_worth(manager, budget, is_above_min)) != NULL ||
+				(pool = least_worth(manager, budget, is_wanted)) != NULL)) {
+			pool->demand->limited_by = budget_settings[budget];
+			pool->demand->target--;
 		}
-		pool->demand->limited_by = over_memory(manager) ? "memory_budget" : "max_sandboxes";
-		pool->demand->target--;
 	}
 }

@@ -43,9 +43,12 @@ static char *reason_of(const struct pool *pool, const struct forecast_view *view
 	CLEANUP(free_p) char *limits = NULL;
 
 	if (demand->wanted < 0) {
+		limits = demand->limited_by != NULL ? xasprintf(", but %s allows only %" PRId64,
+							      demand->limited_by, demand->target)
+						    : xstrdup("");
 		return xasprintf("pool.min asks for %" PRId64
-				 " ready, and there is no forecast because hit_rate is 0.",
-			demand->target);
+				 " ready%s, and there is no forecast because hit_rate is 0.",
+			pool->conf != NULL ? pool->conf->pool_min : 0, limits);
 	}
 	if (demand->limited_by != NULL) {
 		limits = xasprintf(
@@ -102,6 +105,9 @@ json_t *demand_explain(const struct pool *pool)
 	json_object_set_new(json, "squeezed", json_boolean(demand->squeezed));
 	json_object_set_new(json, "bytes_each_squeezed",
 		demand->idle_measured ? json_integer((json_int_t)demand->idle_bytes) : json_null());
+	json_object_set_new(json, "disk_each",
+		demand->disk_measured ? json_integer((json_int_t)demand->disk) : json_null());
+	json_object_set_new(json, "disk_claimed", json_integer((json_int_t)pool->disk_claimed));
 	json_object_set_new(json, "hinted",
 		json_integer((json_int_t)(pool->ready_hinted + pool->creating_hinted)));
 	json_object_set_new(json, "bases", bases_to_json(&view));

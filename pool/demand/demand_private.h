@@ -16,6 +16,8 @@ struct demand {
 	bool measured;
 	double idle_bytes; /* of one that gave its memory back, smoothed */
 	bool idle_measured;
+	double disk; /* bytes on disk of a ready one, smoothed */
+	bool disk_measured;
 	bool was_squeezed; /* at the last look */
 	bool squeezed; /* see demand_is_squeezed; its ready ones count with idle_bytes */
 	bool changed; /* since it was saved */
@@ -35,6 +37,10 @@ struct demand *demand_of(struct pool *pool);
 /* demand_budget.c */
 /* Of a ready sandbox, until one was measured: what an idle native one has. */
 #define DEMAND_BYTES_FIRST (1 << 20)
+/* The same on disk: folders of an empty layer, and what services write as they start. */
+#define DEMAND_DISK_FIRST (256 << 10)
+/* How many ready ones pool.disk is enough for, beside its claimed ones. */
+int64_t disk_count(const struct pool *pool);
 /* Once a minute: what a ready one takes. */
 void demand_measure(struct pool *pool);
 /* How many of its ready ones `bytes` are enough for; squeezes them when that is not all. */

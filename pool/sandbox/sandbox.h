@@ -91,6 +91,13 @@ void sandbox_thaw(struct launcher *launcher, const char *id, sandbox_done_fn *fn
  */
 void sandbox_page_out(
 	struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context);
+/* What a SANDBOX_SESSION has written: bytes in use on disk and how many files those are, hard links
+ * once. Walked in the background, by a process that can do no more than read; what changes
+ * meanwhile may count or not. ERROR_NOT_FOUND when it has ended. */
+typedef void sandbox_measured_fn(
+	void *context, int64_t bytes, int64_t files, const struct error *err);
+void sandbox_measure(
+	struct launcher *launcher, const char *id, sandbox_measured_fn *fn, void *context);
 /* Kills everything inside, waits until it is gone, removes the cgroups, and moves sandboxes/<id>
  * away to be deleted in the background (SANDBOX_SESSION). ERROR_BUSY: not gone yet, ask again.
  * Succeeds for a sandbox that does not exist. */

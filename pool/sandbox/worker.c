@@ -4,7 +4,10 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "pool/sandbox/launcher/launcher_server.h"
+#include "pool/sandbox/privileges.h"
 
+#include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/ioprio.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -23,12 +26,30 @@ static int room_fd(const struct places *places, const char *room)
 	return streq(room, "sandboxes") ? places->sandboxes_fd : places->staging_fd;
 }
 
+/* A sandbox writes while it is looked at, and goes when it likes. */
+static int measure(const struct places *places, const char *id, struct worker_answer *answer)
+{
+	CLEANUP(close_p)
+	int folder =
+		io_open_beneath(places->sandboxes_fd, id, O_RDONLY | O_DIRECTORY, 0, &answer->err);
+	struct tree_usage usage = {.files = 0};
+
+	if (folder < 0 || io_tree_usage(folder, "upper", &usage, &answer->err) < 0) {
+		return -(int)answer->err.kind;
+	}
+	answer->files = usage.files;
+	answer->bytes = usage.stored;
+	return 0;
+}
+
 static void job_do(enum worker_kind kind, const struct places *places, const struct worker_job *job,
 	struct worker_answer *answer)
 {
 	int status;
 
-	if (kind == WORKER_REMOVE) {
+	if (kind == WORKER_MEASURE) {
+		status = measure(places, job->name, answer);
+	} else if (kind == WORKER_REMOVE) {
 		status = io_remove_tree(room_fd(places, job->room), job->name, &answer->err);
 	} else if (streq(job->room, "sandboxes")) {
 		status = seal_upper(places, job->name, job->staging, &answer->err);
@@ -43,15 +64,24 @@ static void job_do(enum worker_kind kind, const struct places *places, const str
 
 static _Noreturn void worker_main(enum worker_kind kind, const struct places *places, int fd)
 {
+	static const char *const names[WORKERS] = {[WORKER_REMOVE] = "hob-remover",
+		[WORKER_SEAL] = "hob-sealer",
+		[WORKER_MEASURE] = "hob-measurer"};
+	static const int reads = CAP_DAC_READ_SEARCH;
 	int keep[] = {fd, places->layers_fd, places->sandboxes_fd, places->staging_fd};
 	struct worker_job job;
+	struct error err = ERROR_INIT;
 
 	descriptors_keep(keep, ARRAY_SIZE(keep));
-	(void)prctl(PR_SET_NAME, kind == WORKER_SEAL ? "hob-sealer" : "hob-remover", 0, 0, 0);
-	if (kind == WORKER_REMOVE) {
+	(void)prctl(PR_SET_NAME, names[kind], 0, 0, 0);
+	if (kind != WORKER_SEAL) {
 		(void)setpriority(PRIO_PROCESS, 0, REMOVER_NICENESS);
 		(void)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0,
 			IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0));
+	}
+	if (kind == WORKER_MEASURE && capabilities_limit(&reads, 1, &err) < 0) {
+		log_failure("launcher.no_worker", &err, "pid", getpid());
+		_exit(1);
 	}
 	while (recv(fd, &job, sizeof(job), 0) == (ssize_t)sizeof(job)) {
 		struct worker_answer answer = {.number = job.number, .err = ERROR_INIT};

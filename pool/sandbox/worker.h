@@ -1,6 +1,7 @@
 /*
- * The launcher's helpers for what takes long: one deletes trees, at low priority, and one seals
- * layers. Each is a process of its own so that a creation never waits for a disk.
+ * The launcher's helpers for what takes long: one deletes trees and one adds up what sandboxes have
+ * written, both at low priority, and one seals layers. Each is a process of its own so that a
+ * creation never waits for a disk.
  */
 #ifndef HOB_POOL_SANDBOX_WORKER_H
 #define HOB_POOL_SANDBOX_WORKER_H
@@ -13,7 +14,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum worker_kind { WORKER_REMOVE, WORKER_SEAL, WORKERS };
+enum worker_kind { WORKER_REMOVE, WORKER_SEAL, WORKER_MEASURE, WORKERS };
 
 struct worker {
 	enum worker_kind kind;
@@ -30,6 +31,7 @@ struct worker_job {
 
 struct worker_answer {
 	uint32_t number;
+	uint64_t files, bytes; /* of a measurement */
 	struct error err;
 };
 

@@ -111,6 +111,60 @@ static void test_bytes_count_as_much_as_worth(void **state)
 	assert_int_equal(machine->demand[RARE].target, 4);
 }
 
+static void test_disk_is_shared_out_in_the_same_way(void **state)
+{
+	struct machine *machine = *state;
+
+	for (size_t i = 0; i < POOLS; i++) {
+		machine->demand[i].disk = 10 * MIB;
+	}
+	machine->config.disk_budget = (int64_t)(120 * MIB);
+	budget_share(&machine->manager);
+	assert_int_equal(machine->demand[RARE].target, 4);
+	/* What is claimed has the right of way, in whatever pool. */
+	machine->pools[KEPT].disk_claimed = (int64_t)(25 * MIB);
+	budget_share(&machine->manager);
+	assert_int_equal(machine->demand[RARE].target, 1);
+	assert_int_equal(machine->demand[BUSY].target, 4);
+	assert_int_equal(machine->demand[KEPT].target, 4);
+	assert_string_equal(machine->demand[RARE].limited_by, "disk_budget");
+	/* And over it already: nothing is left, without an end to the search. */
+	machine->pools[KEPT].disk_claimed = (int64_t)(500 * MIB);
+	budget_share(&machine->manager);
+	for (size_t i = 0; i < POOLS; i++) {
+		assert_int_equal(machine->demand[i].target, 0);
+	}
+}
+
+static void test_what_takes_much_disk_goes_first(void **state)
+{
+	struct machine *machine = *state;
+
+	claims(&machine->demand[RARE], 400, 1000);
+	machine->pools[RARE].next = NULL;
+	machine->demand[BUSY].disk = 1000 * MIB;
+	machine->demand[RARE].disk = MIB;
+	machine->config.disk_budget = (int64_t)(1500 * MIB);
+	budget_share(&machine->manager);
+	assert_int_equal(machine->demand[BUSY].target, 1);
+	assert_int_equal(machine->demand[RARE].target, 4);
+}
+
+static void test_an_environment_has_a_budget_of_disk(void **state)
+{
+	struct machine *machine = *state;
+	struct pool *pool = &machine->pools[BUSY];
+
+	pool->demand->disk = 10 * MIB;
+	assert_int_equal(disk_count(pool), INT64_MAX);
+	machine->files[BUSY].pool_disk = (int64_t)(45 * MIB);
+	assert_int_equal(disk_count(pool), 4);
+	pool->disk_claimed = (int64_t)(20 * MIB);
+	assert_int_equal(disk_count(pool), 2);
+	pool->disk_claimed = (int64_t)(60 * MIB);
+	assert_int_equal(disk_count(pool), 0);
+}
+
 static void test_memory_is_given_back_before_any_goes(void **state)
 {
 	struct machine *machine = *state;
@@ -199,6 +253,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_the_least_worth_goes_first_and_the_least_last),
 		TEST(test_bytes_count_as_much_as_worth),
+		TEST(test_disk_is_shared_out_in_the_same_way),
+		TEST(test_what_takes_much_disk_goes_first),
+		TEST(test_an_environment_has_a_budget_of_disk),
 		TEST(test_memory_is_given_back_before_any_goes),
 		TEST(test_nothing_is_squeezed_in_vain),
 		TEST(test_unknown_gains),

@@ -83,9 +83,11 @@ static void print_pool(const json_t *reply)
 	static const struct table_column columns[] = {{"ENVIRONMENT", false}, {"IMAGE", false},
 		{"COMMIT", false}, {"TARGET", true}, {"FORECAST", true}, {"READY", true},
 		{"WARMING", true}, {"STALE", true}, {"BEHIND", true}, {"HINTED", true},
-		{"CLAIMED", true}, {"HITS", true}, {"MISSES", false}, {"TROUBLE", false}};
-	static const char *const counts[] = {"target", "forecast", "ready", "warming", "stale",
-		"behind", "hinted", "claimed", "hits"};
+		{"CLAIMED", true}, {"DISK", true}, {"HITS", true}, {"MISSES", false},
+		{"TROUBLE", false}};
+	static const char *const counts[] = {
+		"target", "forecast", "ready", "warming", "stale", "behind", "hinted", "claimed"};
+	char disk[HUMAN_SIZE];
 	CLEANUP(table_free_p) struct table *table = table_new(columns, ARRAY_SIZE(columns));
 	size_t i;
 	json_t *entry;
@@ -99,6 +101,9 @@ static void print_pool(const json_t *reply)
 		for (size_t k = 0; k < ARRAY_SIZE(counts); k++) {
 			table_add_member(table, entry, counts[k]);
 		}
+		human_bytes(disk, json_integer_value(json_object_get(entry, "disk_bytes")));
+		table_add(table, disk);
+		table_add_member(table, entry, "hits");
 		add_misses(table, json_object_get(entry, "misses"));
 		add_failing(table, json_object_get(entry, "failing"));
 	}

@@ -50,6 +50,26 @@ static void print_worth(const json_t *explained)
 	table_print(table, NULL);
 }
 
+/* What one takes, where it is known. */
+static void print_bytes(const json_t *explained)
+{
+	const json_t *memory = json_object_get(explained, "bytes_each");
+	const json_t *disk = json_object_get(explained, "disk_each");
+	char text[HUMAN_SIZE];
+
+	if (json_is_integer(memory)) {
+		human_bytes(text, json_integer_value(memory));
+		printf("A ready one takes %s of memory", text);
+		if (json_is_integer(disk)) {
+			human_bytes(text, json_integer_value(disk));
+			printf(" and %s of disk", text);
+		}
+		puts(".");
+	}
+	human_bytes(text, json_integer_value(json_object_get(explained, "disk_claimed")));
+	printf("Claimed ones have written %s.\n\n", text);
+}
+
 static int explain_run(struct call *call, struct error *err)
 {
 	CLEANUP(json_decref_p) json_t *explained = NULL;
@@ -67,6 +87,7 @@ static int explain_run(struct call *call, struct error *err)
 	why = json_string_value(json_object_get(explained, "why"));
 	printf("%s: target %" JSON_INTEGER_FORMAT ". %s\n\n", call->operands[0],
 		json_integer_value(json_object_get(explained, "target")), why != NULL ? why : "");
+	print_bytes(explained);
 	print_bases(explained);
 	putchar('\n');
 	print_worth(explained);

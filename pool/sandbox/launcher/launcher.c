@@ -78,6 +78,10 @@ static void call_end(struct launcher_call *call, const struct launcher_reply *re
 		call->fn.store(call->context, err == NULL ? &started : NULL, err);
 		break;
 	}
+	case LAUNCHER_MEASURE:
+		call->fn.measured(call->context, err == NULL ? (int64_t)reply->copied.bytes : 0,
+			err == NULL ? (int64_t)reply->copied.files : 0, err);
+		break;
 	case LAUNCHER_SNAPSHOT:
 		call->fn.copied(call->context, err == NULL ? &reply->copied : NULL, err);
 		break;
@@ -245,6 +249,7 @@ static size_t fds_wanted(const struct launcher_call *call)
 	case LAUNCHER_SNAPSHOT:
 	case LAUNCHER_KEEP:
 	case LAUNCHER_PAGE_OUT:
+	case LAUNCHER_MEASURE:
 	case LAUNCHER_OPS:
 		break;
 	}
@@ -452,6 +457,16 @@ void sandbox_destroy(struct launcher *launcher, const char *id, sandbox_done_fn 
 void sandbox_page_out(struct launcher *launcher, const char *id, sandbox_done_fn *fn, void *context)
 {
 	sandbox_ask(launcher, LAUNCHER_PAGE_OUT, id, fn, context);
+}
+
+void sandbox_measure(
+	struct launcher *launcher, const char *id, sandbox_measured_fn *fn, void *context)
+{
+	struct launcher_call *call = call_new(launcher, LAUNCHER_MEASURE, context);
+
+	call->fn.measured = fn;
+	name_put(call->request.name, sizeof(call->request.name), id);
+	call_start(launcher, call);
 }
 
 void sandbox_seal(

@@ -37,6 +37,7 @@ struct launcher_call {
 		build_started_fn *built;
 		sandbox_copied_fn *copied;
 		store_started_fn *store;
+		sandbox_measured_fn *measured;
 	} fn;
 	void *context;
 };

@@ -184,6 +184,7 @@ static void timed_step(struct server *server, struct pending *pending)
 	case LAUNCHER_REMOVE:
 	case LAUNCHER_BUILD:
 	case LAUNCHER_UPKEEP:
+	case LAUNCHER_MEASURE:
 	case LAUNCHER_STORE:
 	case LAUNCHER_OPS:
 		break;
@@ -208,13 +209,15 @@ static void timed_begin(
 static void job_begin(
 	struct server *server, const struct launcher_request *request, int64_t started_us)
 {
-	bool seal = request->op == LAUNCHER_SEAL;
-	struct worker *worker = &server->workers[seal ? WORKER_SEAL : WORKER_REMOVE];
+	bool seal = request->op == LAUNCHER_SEAL, measure = request->op == LAUNCHER_MEASURE;
+	struct worker *worker = &server->workers[seal      ? WORKER_SEAL
+						 : measure ? WORKER_MEASURE
+							   : WORKER_REMOVE];
 	struct worker_job job = {.number = request->number};
 	struct error err = ERROR_INIT;
 
 	snprintf(job.room, sizeof(job.room), "%s", seal ? "staging" : request->room);
-	snprintf(job.name, sizeof(job.name), "%s", request->staging);
+	snprintf(job.name, sizeof(job.name), "%s", measure ? request->name : request->staging);
 	if (worker_send(worker, &job, &err) < 0) {
 		server_reply(server, request, -1, started_us, NULL, 0, &err);
 		return;
@@ -224,15 +227,26 @@ static void job_begin(
 
 static bool awaits(const struct pending *pending, enum worker_kind kind)
 {
-	if (kind == WORKER_REMOVE) {
-		return pending->request.op == LAUNCHER_REMOVE;
+	if (kind != WORKER_SEAL) {
+		return pending->request.op ==
+		       (kind == WORKER_REMOVE ? LAUNCHER_REMOVE : LAUNCHER_MEASURE);
 	}
 	return pending->request.op == LAUNCHER_SEAL ||
 	       (pending->request.op == LAUNCHER_KEEP && !pending->sealed && pending->next_us == 0);
 }
 
-static void job_ended(struct server *server, struct pending *pending, const struct error *err)
+static void job_ended(
+	struct server *server, struct pending *pending, const struct worker_answer *answer)
 {
+	const struct error *err = &answer->err;
+
+	if (pending->request.op == LAUNCHER_MEASURE && err->kind == ERROR_NONE) {
+		struct sandbox_copied copied = {.files = answer->files, .bytes = answer->bytes};
+
+		server_reply_copied(server, pending, &copied);
+		pending_end(server, pending);
+		return;
+	}
 	if (pending->request.op != LAUNCHER_KEEP || err->kind != ERROR_NONE) {
 		pending_reply(server, pending, err);
 		return;
@@ -256,7 +270,7 @@ static void job_end(struct server *server, struct worker *worker)
 
 		if (awaits(pending, worker->kind) &&
 			(!alive || pending->request.number == answer.number)) {
-			job_ended(server, pending, &answer.err);
+			job_ended(server, pending, &answer);
 		}
 	}
 	if (!alive) {
@@ -380,6 +394,7 @@ static void serve(struct server *server, const struct launcher_request *request,
 		break;
 	case LAUNCHER_SEAL:
 	case LAUNCHER_REMOVE:
+	case LAUNCHER_MEASURE:
 		job_begin(server, request, started_us);
 		break;
 	case LAUNCHER_PREPARE:

@@ -44,7 +44,7 @@ _Noreturn void server_run(struct server *server);
 void server_reply(struct server *server, const struct launcher_request *request, pid_t pid,
 	int64_t started_us, const int *fds, size_t fd_count, const struct error *err);
 
-/* Answers a snapshot that succeeded. */
+/* Answers a snapshot, or a measurement, that succeeded. */
 void server_reply_copied(
 	struct server *server, const struct pending *pending, const struct sandbox_copied *copied);
 

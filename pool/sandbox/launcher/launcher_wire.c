@@ -159,6 +159,7 @@ int launcher_request_check(
 	case LAUNCHER_THAW:
 	case LAUNCHER_DESTROY:
 	case LAUNCHER_PAGE_OUT:
+	case LAUNCHER_MEASURE:
 		if (!id_is_valid(request->name)) {
 			return error_set(
 				err, ERROR_INVALID, "sandbox \"%s\": not an id", request->name);
