@@ -45,6 +45,12 @@ void digest_add_str(struct digest *digest, const char *text)
 	digest_add(digest, text, strlen(text) + 1);
 }
 
+void digest_add_str_or_null(struct digest *digest, const char *text)
+{
+	digest_add_str(digest, text != NULL ? "+" : "-");
+	digest_add_str(digest, text != NULL ? text : "");
+}
+
 void digest_end(struct digest *digest, char *text)
 {
 	static const char hex[] = "0123456789abcdef";

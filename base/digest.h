@@ -17,6 +17,8 @@ void digest_free(struct digest *digest);
 void digest_add(struct digest *digest, const void *data, size_t length);
 /* The bytes of a text with its final '\0', so that ("ab", "c") and ("a", "bc") differ. */
 void digest_add_str(struct digest *digest, const char *text);
+/* The same, with a mark before it that tells NULL from "". */
+void digest_add_str_or_null(struct digest *digest, const char *text);
 /* Ends it: hex into text[SHA256_TEXT_SIZE]. */
 void digest_end(struct digest *digest, char *text);
 

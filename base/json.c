@@ -2,6 +2,7 @@
  * put the default there first. */
 #include "base/json.h"
 
+#include "base/buffer.h"
 #include "base/memory.h"
 
 #include <inttypes.h>
@@ -94,20 +95,82 @@ int json_get_bool(const json_t *json, const char *key, bool *ret, struct error *
 	return 0;
 }
 
+/* Length of the UTF-8 sequence at `at`, 0 when it is none (or overlong, or a surrogate). */
+static size_t utf8_length(const unsigned char *at, size_t left)
+{
+	size_t length = at[0] < 0x80   ? 1
+			: at[0] < 0xc2 ? 0
+			: at[0] < 0xe0 ? 2
+			: at[0] < 0xf0 ? 3
+				       : 4;
+
+	if (length == 0 || at[0] > 0xf4 || length > left) {
+		return 0;
+	}
+	for (size_t i = 1; i < length; i++) {
+		if ((at[i] & 0xc0) != 0x80) {
+			return 0;
+		}
+	}
+	if ((at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xed && at[1] > 0x9f) ||
+		(at[0] == 0xf0 && at[1] < 0x90) || (at[0] == 0xf4 && at[1] > 0x8f)) {
+		return 0;
+	}
+	return length;
+}
+
+json_t *json_str_lossy(const char *text, size_t length)
+{
+	json_t *json = json_stringn(text, length);
+	struct buffer repaired;
+
+	if (json != NULL) {
+		return json;
+	}
+	buffer_init(&repaired, 0);
+	while (length > 0) {
+		size_t part = utf8_length((const unsigned char *)text, length);
+
+		if (part > 0) {
+			buffer_add(&repaired, text, part);
+		} else {
+			buffer_add_str(&repaired, "\xef\xbf\xbd");
+			part = 1;
+		}
+		text += part;
+		length -= part;
+	}
+	json = json_stringn(repaired.data, repaired.length);
+	buffer_done(&repaired);
+	return json;
+}
+
 json_t *json_str_or_null(const char *text)
 {
-	json_t *json = text != NULL ? json_string(text) : json_null();
+	return text != NULL ? json_str_lossy(text, strlen(text)) : json_null();
+}
 
-	/* Not UTF-8: a name of a file, or a message that was cut within a character. */
-	if (json == NULL) {
-		CLEANUP(free_p) char *ascii = xstrdup(text);
+json_t *json_from_error(const struct error *err)
+{
+	json_t *json = json_pack("{s:s, s:o}", "kind", error_kind_name(err->kind), "message",
+		json_str_or_null(err->message));
 
-		for (char *at = ascii; *at != '\0'; at++) {
-			*at = (char)((*at & 0x80) != 0 ? '?' : *at);
-		}
-		json = json_string(ascii);
+	if (err->hint[0] != '\0') {
+		json_object_set_new(json, "hint", json_str_or_null(err->hint));
 	}
 	return json;
+}
+
+int json_to_error(const json_t *json, enum error_kind fallback, const char *what, struct error *err)
+{
+	const char *name = json_string_value(json_object_get(json, "kind"));
+	const char *message = json_string_value(json_object_get(json, "message"));
+	const char *hint = json_string_value(json_object_get(json, "hint"));
+	enum error_kind kind = name != NULL ? error_kind_from_name(name) : ERROR_NONE;
+
+	error_set(
+		err, kind != ERROR_NONE ? kind : fallback, "%s", message != NULL ? message : what);
+	return hint != NULL && *hint != '\0' ? error_hint(err, "%s", hint) : -(int)err->kind;
 }
 
 char *json_text(const json_t *json)

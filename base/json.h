@@ -28,8 +28,17 @@ MUSTCHECK int json_get_int(const json_t *json, const char *key, int64_t lowest, 
 	int64_t *ret, struct error *err);
 MUSTCHECK int json_get_bool(const json_t *json, const char *key, bool *ret, struct error *err);
 
-/* Text or null; of a text that is not UTF-8, only ASCII is kept and the rest is "?". */
+/* Text of any bytes: what is not UTF-8 in it, such as a file's name or a message that was cut
+ * within a character, becomes U+FFFD. */
+json_t *json_str_lossy(const char *text, size_t length);
+/* The same of a whole text, NULL gives null. */
 json_t *json_str_or_null(const char *text);
+/* {"kind", "message"} and "hint" where there is one. */
+json_t *json_from_error(const struct error *err);
+/* The way back, of another program's words: `fallback` and `what` where it does not say. Returns
+ * the error's code, as error_set does. */
+int json_to_error(
+	const json_t *json, enum error_kind fallback, const char *what, struct error *err);
 /* Compact text; free() it. */
 char *json_text(const json_t *json);
 /* One line on standard output. */

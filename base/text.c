@@ -1,8 +1,9 @@
 /* Optimal string alignment distance over short words, three rows of the table at a time. */
 #include "base/text.h"
 
-#include <stdint.h>
-#include <string.h>
+#include "base/memory.h"
+
+#include <stdio.h>
 
 #define WORD_MAX 64
 
@@ -56,4 +57,18 @@ const char *text_nearest(const char *word, const char *const *words, size_t coun
 		}
 	}
 	return found;
+}
+
+void text_bytes(char text[TEXT_BYTES_SIZE], uint64_t bytes)
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	double value = (double)bytes;
+	size_t unit = 0;
+
+	for (; value >= 1024 && unit + 1 < ARRAY_SIZE(units); unit++) {
+		value /= 1024;
+	}
+	/* 9.95 would be written as 10.0. */
+	snprintf(text, TEXT_BYTES_SIZE, unit > 0 && value < 9.95 ? "%.1f %s" : "%.0f %s", value,
+		units[unit]);
 }

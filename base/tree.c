@@ -7,6 +7,7 @@
  */
 #include "base/io.h"
 
+#include "base/inode_map.h"
 #include "base/memory.h"
 
 #include <fcntl.h>
@@ -32,57 +33,14 @@ struct level {
 	unsigned reads;
 };
 
-/* Open addressing; `room` is a power of two, 0 is no inode. */
-struct inode_set {
-	ino_t *slots;
-	size_t count, room;
-};
-
 struct walk {
 	struct level *levels;
 	size_t count, room;
 	size_t first_open; /* levels before it are closed */
 	uint64_t mount; /* id of the mount that it may not leave */
 	bool removing;
-	struct inode_set seen; /* files with several names, when adding up */
+	struct inode_map seen; /* files with several names, when adding up */
 };
-
-static ino_t *inode_slot(ino_t *slots, size_t room, ino_t inode)
-{
-	size_t at = (size_t)(inode * 0x9e3779b97f4a7c15ULL >> 20) & (room - 1);
-
-	while (slots[at] != 0 && slots[at] != inode) {
-		at = (at + 1) & (room - 1);
-	}
-	return &slots[at];
-}
-
-/* False when it is there already. */
-static bool inode_add(struct inode_set *set, ino_t inode)
-{
-	ino_t *slot;
-
-	if (set->count * 2 >= set->room) {
-		size_t room = set->room > 0 ? set->room * 2 : 256;
-		ino_t *slots = xcalloc(room, sizeof(*slots));
-
-		for (size_t i = 0; i < set->room; i++) {
-			if (set->slots[i] != 0) {
-				*inode_slot(slots, room, set->slots[i]) = set->slots[i];
-			}
-		}
-		free(set->slots);
-		set->slots = slots;
-		set->room = room;
-	}
-	slot = inode_slot(set->slots, set->room, inode);
-	if (*slot != 0) {
-		return false;
-	}
-	*slot = inode;
-	set->count++;
-	return true;
-}
 
 /* A bind mount of the same file system has the same device number, but never the same mount id. */
 static int identify(int fd, const char *name, uint64_t *ret_mount, dev_t *ret_device,
@@ -130,7 +88,7 @@ static void walk_done(struct walk *walk)
 		level_done(&walk->levels[i]);
 	}
 	free(walk->levels);
-	free(walk->seen.slots);
+	inode_map_done(&walk->seen, NULL);
 }
 
 static struct level *walk_top(const struct walk *walk)
@@ -365,6 +323,15 @@ int io_remove_tree(int dir_fd, const char *name, struct error *err)
 	return status;
 }
 
+static bool is_first_name(struct walk *walk, const struct stat *found)
+{
+	void **seen = inode_map_at(&walk->seen, found->st_dev, found->st_ino);
+	bool first = *seen == NULL;
+
+	*seen = walk; /* anything */
+	return first;
+}
+
 static int count_entry(
 	struct walk *walk, DIR *dir, const char *name, struct tree_usage *usage, struct error *err)
 {
@@ -376,7 +343,7 @@ static int count_entry(
 	}
 	usage->files++;
 	/* Of a file with several names the first counts, wherever the others are. */
-	if (S_ISDIR(found.st_mode) || found.st_nlink < 2 || inode_add(&walk->seen, found.st_ino)) {
+	if (S_ISDIR(found.st_mode) || found.st_nlink < 2 || is_first_name(walk, &found)) {
 		usage->stored += (uint64_t)found.st_blocks * 512;
 		usage->bytes += S_ISREG(found.st_mode) ? (uint64_t)found.st_size : 0;
 	}

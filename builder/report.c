@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "base/text.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -113,24 +114,6 @@ static void emit(json_t *json)
 	json_decref(json);
 }
 
-/* jansson refuses what is not UTF-8; a step may print anything. */
-static json_t *lossy_string(const char *data, size_t length)
-{
-	json_t *json = json_stringn(data, length);
-	CLEANUP(free_p) char *copy = NULL;
-
-	if (json != NULL) {
-		return json;
-	}
-	copy = xstrndup(data, length);
-	for (size_t i = 0; i < length; i++) {
-		if ((unsigned char)copy[i] >= 0x80) {
-			copy[i] = '?';
-		}
-	}
-	return json_stringn(copy, strlen(copy));
-}
-
 void report_begin(struct report *report, const char *environment, int64_t build_id, int log_fd)
 {
 	wipe(report);
@@ -179,19 +162,6 @@ void report_stage(struct report *report, const char *stage, const char *format, 
 	show_stage_start(report);
 }
 
-static void bytes_format(char *text, size_t size, uint64_t bytes)
-{
-	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-	double value = (double)bytes;
-	size_t unit = 0;
-
-	while (value >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
-		value /= 1024;
-		unit++;
-	}
-	snprintf(text, size, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
-}
-
 static void show_live(
 	struct report *report, const char *unit, uint64_t done, uint64_t total, uint64_t bytes)
 {
@@ -207,7 +177,7 @@ static void show_live(
 		snprintf(count, sizeof(count), "%llu %s  ", (unsigned long long)done, unit);
 	}
 	if (bytes > 0) {
-		bytes_format(size, sizeof(size), bytes);
+		text_bytes(size, bytes);
 		strncat(size, "  ", sizeof(size) - strlen(size) - 1);
 	}
 	length = snprintf(line, sizeof(line), "  %-8s %s%s%.1f s  %s", report->stage, count, size,
@@ -257,7 +227,7 @@ void report_line(struct report *report, const char *format, ...)
 	wipe(report);
 	if (report->mode == REPORT_JSON) {
 		json = event_new(report, "log");
-		json_object_set_new(json, "line", lossy_string(text, strlen(text)));
+		json_object_set_new(json, "line", json_str_or_null(text));
 		emit(json);
 	} else if (report->mode != REPORT_QUIET) {
 		printf("  %-8s %s\n", report->stage, text);
@@ -276,7 +246,7 @@ void report_output(struct report *report, const char *step, const void *data, si
 	if (report->mode == REPORT_JSON) {
 		json = event_new(report, "output");
 		json_object_set_new(json, "step", json_string(step));
-		json_object_set_new(json, "data", lossy_string(data, length));
+		json_object_set_new(json, "data", json_str_lossy(data, length));
 		emit(json);
 	} else if (report->mode != REPORT_QUIET) {
 		if (report->live) {
@@ -318,18 +288,6 @@ void report_stage_end(struct report *report, const char *format, ...)
 	report->stage[0] = '\0';
 }
 
-static json_t *error_json(const struct error *err)
-{
-	json_t *json = json_object();
-
-	json_object_set_new(json, "kind", json_string(error_kind_name(err->kind)));
-	json_object_set_new(json, "message", lossy_string(err->message, strlen(err->message)));
-	if (err->hint[0] != '\0') {
-		json_object_set_new(json, "hint", json_string(err->hint));
-	}
-	return json;
-}
-
 static void result_json(struct report *report, const struct report_result *result)
 {
 	json_t *json = event_new(report, "result");
@@ -343,7 +301,7 @@ static void result_json(struct report *report, const struct report_result *resul
 				      : json_sprintf("img-%lld", (long long)result->image_id));
 	json_object_set_new(json, "took_ms", json_real((double)result->took_us / 1e3));
 	if (result->error != NULL) {
-		json_object_set_new(json, "error", error_json(result->error));
+		json_object_set_new(json, "error", json_from_error(result->error));
 	}
 	emit(json);
 }

@@ -34,12 +34,6 @@ static struct git_source source_of(const struct environment_source *from,
 	return source;
 }
 
-static json_t *error_to_json(const struct error *err)
-{
-	return json_pack("{s:{s:s, s:o, s:o}}", "error", "kind", error_kind_name(err->kind),
-		"message", json_str_or_null(err->message), "hint", json_str_or_null(err->hint));
-}
-
 static int fetch_one(struct machine *machine, const struct environment_source *from,
 	const struct local_files *files, const char *mirrors, json_t *list, struct error *err)
 {
@@ -81,7 +75,8 @@ int source_fetch(struct machine *machine, const struct environment *environment,
 		status = fetch_one(
 			machine, &environment->sources[i], files, mirrors, list, &failure);
 	}
-	json = status < 0 ? error_to_json(&failure) : json_pack("{s:O}", "sources", list);
+	json = status < 0 ? json_pack("{s:o}", "error", json_from_error(&failure))
+			  : json_pack("{s:O}", "sources", list);
 	json_decref(list);
 	json_object_set_new(json, "started_ms", json_integer((json_int_t)started_ms));
 	text = json_text(json);
@@ -149,7 +144,7 @@ int source_sync(struct machine *machine, const struct environment *environment,
 		status = git_way_write(machine, &source, &way, &result, err);
 	}
 	if (status < 0) {
-		tell(error_to_json(err));
+		tell(json_pack("{s:o}", "error", json_from_error(err)));
 		return 0;
 	}
 	tell(json_pack("{s:I, s:I, s:I, s:o}", "changes", (json_int_t)result.changes, "bytes",

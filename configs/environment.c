@@ -106,22 +106,16 @@ static void environment_complete(struct environment *environment)
 	}
 }
 
-static void fingerprint_add(struct digest *digest, const char *text)
-{
-	digest_add_str(digest, text != NULL ? "+" : "-");
-	digest_add_str(digest, text != NULL ? text : "");
-}
-
 static void step_inputs_add(struct digest *digest, const struct environment_step *step)
 {
 	char count[32];
 
-	fingerprint_add(digest, step->strict ? "strict" : NULL);
-	fingerprint_add(digest, step->incremental ? "incremental" : NULL);
+	digest_add_str_or_null(digest, step->strict ? "strict" : NULL);
+	digest_add_str_or_null(digest, step->incremental ? "incremental" : NULL);
 	snprintf(count, sizeof(count), "%zu", strv_count(step->inputs));
-	fingerprint_add(digest, step->inputs != NULL ? count : NULL);
+	digest_add_str_or_null(digest, step->inputs != NULL ? count : NULL);
 	for (char **input = step->inputs; input != NULL && *input != NULL; input++) {
-		fingerprint_add(digest, *input);
+		digest_add_str_or_null(digest, *input);
 	}
 }
 
@@ -138,37 +132,38 @@ static void fingerprint_set(struct environment *environment)
 	digest_add_str(digest, counts);
 	digest_add_str(digest, base_kind_name(environment->base));
 	/* Where an archive lies does not matter, its digest says what it is. */
-	fingerprint_add(digest, environment->base_sha256);
+	digest_add_str_or_null(digest, environment->base_sha256);
 	if (environment->base == BASE_DEB) {
-		fingerprint_add(digest, environment->base_location);
-		fingerprint_add(digest, environment->base_date);
-		fingerprint_add(digest, environment->base_mirror);
-		fingerprint_add(digest, environment->base_components);
+		digest_add_str_or_null(digest, environment->base_location);
+		digest_add_str_or_null(digest, environment->base_date);
+		digest_add_str_or_null(digest, environment->base_mirror);
+		digest_add_str_or_null(digest, environment->base_components);
 	}
 	for (size_t i = 0; i < environment->source_count; i++) {
-		fingerprint_add(digest, environment->sources[i].url);
-		fingerprint_add(digest, environment->sources[i].ref);
-		fingerprint_add(digest, environment->sources[i].path);
-		fingerprint_add(digest, environment->sources[i].submodules);
+		digest_add_str_or_null(digest, environment->sources[i].url);
+		digest_add_str_or_null(digest, environment->sources[i].ref);
+		digest_add_str_or_null(digest, environment->sources[i].path);
+		digest_add_str_or_null(digest, environment->sources[i].submodules);
 	}
 	environment_packages_digest(environment, digest);
 	for (char **entry = environment->env; *entry != NULL; entry++) {
-		fingerprint_add(digest, *entry);
+		digest_add_str_or_null(digest, *entry);
 	}
-	fingerprint_add(digest, environment->user);
-	fingerprint_add(digest, environment->workdir);
+	digest_add_str_or_null(digest, environment->user);
+	digest_add_str_or_null(digest, environment->workdir);
 	for (size_t i = 0; i < environment->step_count; i++) {
-		fingerprint_add(digest, environment->steps[i].name);
-		fingerprint_add(digest, environment->steps[i].run);
+		digest_add_str_or_null(digest, environment->steps[i].name);
+		digest_add_str_or_null(digest, environment->steps[i].run);
 		for (char *const *name = environment->steps[i].secrets;
 			name != NULL && *name != NULL; name++) {
-			fingerprint_add(digest, *name);
+			digest_add_str_or_null(digest, *name);
 		}
-		fingerprint_add(digest, environment->steps[i].allow_failure ? "may fail" : NULL);
+		digest_add_str_or_null(
+			digest, environment->steps[i].allow_failure ? "may fail" : NULL);
 		step_inputs_add(digest, &environment->steps[i]);
 	}
-	fingerprint_add(digest, environment->build_network ? "network" : NULL);
-	fingerprint_add(digest, environment->check.run);
+	digest_add_str_or_null(digest, environment->build_network ? "network" : NULL);
+	digest_add_str_or_null(digest, environment->check.run);
 	digest_end(digest, environment->fingerprint);
 	digest_free(digest);
 	environment_warm_fingerprint_set(environment);

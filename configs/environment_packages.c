@@ -274,29 +274,24 @@ void environment_packages_env(struct environment *environment)
 	}
 }
 
-static void add_text(struct digest *digest, const char *text)
-{
-	digest_add_str(digest, text != NULL ? "+" : "-");
-	digest_add_str(digest, text != NULL ? text : "");
-}
-
 void environment_packages_digest(const struct environment *environment, struct digest *digest)
 {
 	for (size_t i = 0; i < PACKAGE_MANAGERS; i++) {
 		if (environment->packages[i] != NULL) {
-			add_text(digest, package_manager_name((enum package_manager)i));
+			digest_add_str_or_null(
+				digest, package_manager_name((enum package_manager)i));
 		}
 		for (char **text = environment->packages[i]; text != NULL && *text != NULL;
 			text++) {
-			add_text(digest, *text);
+			digest_add_str_or_null(digest, *text);
 		}
 	}
 	for (size_t i = 0; i < environment->file_count; i++) {
 		/* Where it comes from does not matter, its digest says what it is. */
-		add_text(digest, environment->files[i].sha256);
-		add_text(digest, environment->files[i].path);
-		add_text(digest, environment->files[i].unpack);
-		add_text(digest, environment->files[i].mode);
+		digest_add_str_or_null(digest, environment->files[i].sha256);
+		digest_add_str_or_null(digest, environment->files[i].path);
+		digest_add_str_or_null(digest, environment->files[i].unpack);
+		digest_add_str_or_null(digest, environment->files[i].mode);
 	}
 }
 

@@ -135,12 +135,6 @@ int environment_check_services(const struct environment *environment, const char
 	return code;
 }
 
-static void add(struct digest *digest, const char *text)
-{
-	digest_add_str(digest, text != NULL ? "+" : "-");
-	digest_add_str(digest, text != NULL ? text : "");
-}
-
 /* What runs and how it is asked. Limits of time and of restarts are left out, as for steps. */
 void environment_warm_fingerprint_set(struct environment *environment)
 {
@@ -161,15 +155,15 @@ void environment_warm_fingerprint_set(struct environment *environment)
 			service->ready_command, service->ready_file};
 
 		for (size_t k = 0; k < ARRAY_SIZE(texts); k++) {
-			add(digest, texts[k]);
+			digest_add_str_or_null(digest, texts[k]);
 		}
 		snprintf(count, sizeof(count), "%zu", strv_count(service->env));
 		digest_add_str(digest, count);
 		for (char **entry = service->env; entry != NULL && *entry != NULL; entry++) {
-			add(digest, *entry);
+			digest_add_str_or_null(digest, *entry);
 		}
 	}
-	add(digest, environment->prime.run);
+	digest_add_str_or_null(digest, environment->prime.run);
 	digest_end(digest, environment->warm_fingerprint);
 	digest_free(digest);
 }

@@ -2,6 +2,7 @@
 #include "configs/free_space.h"
 
 #include "base/memory.h"
+#include "base/text.h"
 #include "configs/config.h"
 #include "configs/settings.h"
 
@@ -71,25 +72,13 @@ int free_space_look(
 	return 0;
 }
 
-static void amount(char text[24], uint64_t bytes)
-{
-	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-	double value = (double)bytes;
-	size_t unit = 0;
-
-	for (; value >= 1000 && unit + 1 < ARRAY_SIZE(units); unit++) {
-		value /= 1024;
-	}
-	snprintf(text, 24, unit > 0 && value < 9.95 ? "%.1f %s" : "%.0f %s", value, units[unit]);
-}
-
 void free_space_text(const struct free_space *space, char *text)
 {
-	char free[24], total[24], mark[24];
+	char free[TEXT_BYTES_SIZE], total[TEXT_BYTES_SIZE], mark[TEXT_BYTES_SIZE];
 
-	amount(free, space->free);
-	amount(total, space->total);
-	amount(mark, space->mark);
+	text_bytes(free, space->free);
+	text_bytes(total, space->total);
+	text_bytes(mark, space->mark);
 	snprintf(text, FREE_SPACE_TEXT_SIZE, "%s of %s free, %s than free_space (%s)", free, total,
 		space->low ? "less" : "more", mark);
 }

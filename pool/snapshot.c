@@ -345,19 +345,6 @@ static void make(struct snapshot_job *job, const char *staging)
 
 /* ---- the process ---- */
 
-static void read_error(const json_t *json, struct error *err)
-{
-	const char *kind = json_string_value(json_object_get(json, "kind"));
-	const char *message = json_string_value(json_object_get(json, "message"));
-	const char *hint = json_string_value(json_object_get(json, "hint"));
-
-	error_set(err, kind != NULL ? error_kind_from_name(kind) : ERROR_INTERNAL, "%s",
-		message != NULL ? message : WORKER " failed");
-	if (hint != NULL) {
-		error_hint(err, "%s", hint);
-	}
-}
-
 static void on_line(struct snapshot_job *job, const char *line, size_t length)
 {
 	CLEANUP(json_decref_p) json_t *json = NULL;
@@ -379,7 +366,8 @@ static void on_line(struct snapshot_job *job, const char *line, size_t length)
 		job->about = json_incref(json_object_get(json, "snapshot"));
 		job->layer = json_integer_value(json_object_get(json, "layer"));
 	} else if (json_object_get(json, "error") != NULL && job->failure.kind == ERROR_NONE) {
-		read_error(json_object_get(json, "error"), &job->failure);
+		json_to_error(json_object_get(json, "error"), ERROR_INTERNAL, WORKER " failed",
+			&job->failure);
 	}
 }
 

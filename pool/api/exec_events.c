@@ -40,9 +40,7 @@ static void send_event(struct exec_events_client *client, const char *name, json
 
 static void send_error(struct exec_events_client *client, const struct error *err)
 {
-	send_event(client, "error",
-		json_pack("{s:s, s:o}", "kind", error_kind_name(err->kind), "message",
-			json_string_safe(err->message)));
+	send_event(client, "error", json_from_error(err));
 }
 
 static void send_output(void *context, enum exec_stream stream, const void *data, size_t length)

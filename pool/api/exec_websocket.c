@@ -75,13 +75,7 @@ static void send_close(struct websocket *ws)
 
 static void send_error(struct websocket *ws, const struct error *err)
 {
-	json_t *about = json_pack("{s:s, s:o}", "kind", error_kind_name(err->kind), "message",
-		json_string_safe(err->message));
-
-	if (err->hint[0] != '\0') {
-		json_object_set_new(about, "hint", json_string_safe(err->hint));
-	}
-	send_json(ws, json_pack("{s:o}", "error", about));
+	send_json(ws, json_pack("{s:o}", "error", json_from_error(err)));
 	ws->ending = true;
 }
 

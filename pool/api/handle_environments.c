@@ -15,8 +15,8 @@ static json_t *failures_to_json(const struct environment_list *environments)
 		const struct environment_failure *failure = &environments->failures[i];
 
 		json_array_append_new(
-			list, json_pack("{s:o, s:o}", "file", json_string_safe(failure->file),
-				      "message", json_string_safe(failure->error.message)));
+			list, json_pack("{s:o, s:o}", "file", json_str_or_null(failure->file),
+				      "message", json_str_or_null(failure->error.message)));
 	}
 	return list;
 }

@@ -135,11 +135,11 @@ static void on_entry(void *context, const struct file_info *info)
 	}
 	snprintf(mode, sizeof(mode), "%04o", (unsigned)(info->mode & 07777));
 	json = json_pack("{s:o, s:s, s:s, s:I, s:o, s:I, s:I}", "name",
-		json_string_safe(info->name), "type", type_name(info->mode), "mode", mode, "size",
+		json_str_or_null(info->name), "type", type_name(info->mode), "mode", mode, "size",
 		(json_int_t)info->size, "mtime", json_time(info->mtime_ns / 1000000), "uid",
 		(json_int_t)info->uid, "gid", (json_int_t)info->gid);
 	if (info->target != NULL) {
-		json_object_set_new(json, "target", json_string_safe(info->target));
+		json_object_set_new(json, "target", json_str_or_null(info->target));
 	}
 	json_array_append_new(transfer->entries, json);
 }
@@ -162,7 +162,7 @@ static void on_list_done(void *context, uint64_t bytes, const struct error *err)
 		transfer_fail(transfer, &copy);
 		return;
 	}
-	json = json_pack("{s:o, s:O}", "path", json_string_safe(transfer->path), "entries",
+	json = json_pack("{s:o, s:O}", "path", json_str_or_null(transfer->path), "entries",
 		transfer->entries);
 	http_request_work_done(request);
 	transfer_free(transfer);
@@ -307,7 +307,7 @@ static void on_write_done(void *context, uint64_t bytes, const struct error *err
 		return;
 	}
 	json = json_pack(
-		"{s:o, s:I}", "path", json_string_safe(transfer->path), "bytes", (json_int_t)bytes);
+		"{s:o, s:I}", "path", json_str_or_null(transfer->path), "bytes", (json_int_t)bytes);
 	http_request_work_done(request);
 	transfer_free(transfer);
 	http_reply_json(request, MHD_HTTP_CREATED, json);
@@ -386,7 +386,7 @@ static void on_remove_done(void *context, uint64_t bytes, const struct error *er
 		transfer_fail(transfer, &copy);
 		return;
 	}
-	json = json_pack("{s:o}", "path", json_string_safe(transfer->path));
+	json = json_pack("{s:o}", "path", json_str_or_null(transfer->path));
 	http_request_work_done(request);
 	transfer_free(transfer);
 	http_reply_json(request, MHD_HTTP_OK, json);

@@ -91,13 +91,6 @@ static void answer(struct fork *fork)
 	fork_free(fork);
 }
 
-static json_t *error_to_json(const struct error *err)
-{
-	return json_pack("{s:{s:s, s:o, s:o}}", "error", "kind", error_kind_name(err->kind),
-		"message", json_string_safe(err->message), "hint",
-		json_str_or_null(err->hint[0] != '\0' ? err->hint : NULL));
-}
-
 static void on_child(void *context, const struct claim_result *result, const struct error *err)
 {
 	struct fork_child *child = context;
@@ -105,7 +98,7 @@ static void on_child(void *context, const struct claim_result *result, const str
 
 	child->claim = NULL;
 	if (err != NULL) {
-		child->json = error_to_json(err);
+		child->json = json_pack("{s:o}", "error", json_from_error(err));
 	} else {
 		child->json = claim_to_json(result);
 		memcpy(child->id, result->entry->record.id, sizeof(child->id));

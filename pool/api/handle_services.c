@@ -17,7 +17,7 @@ static json_t *service_to_json(const struct services *services, size_t index)
 		service_state_name(view.state), "pid",
 		view.pid != 0 ? json_integer((json_int_t)view.pid) : json_null(), "restarts",
 		(json_int_t)view.restarts, "since", json_time(view.since_ms), "message",
-		view.why != NULL ? json_string_safe(view.why) : json_null());
+		json_str_or_null(view.why));
 }
 
 json_t *services_to_json(const struct entry *entry)

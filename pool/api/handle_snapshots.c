@@ -83,7 +83,7 @@ static int add_users(struct store *store, int64_t id, json_t *json, struct error
 	}
 	list = json_array();
 	for (char **user = users; user != NULL && *user != NULL; user++) {
-		json_array_append_new(list, json_string_safe(*user));
+		json_array_append_new(list, json_str_or_null(*user));
 	}
 	json_object_set_new(json, "users", list);
 	return 0;

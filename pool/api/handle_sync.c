@@ -66,10 +66,10 @@ static void reply_conflict(
 		snprintf(named.message + length, sizeof(named.message) - length, "%s%s",
 			i == 0 ? ": " : ", ", path != NULL ? path : "?");
 	}
-	json = json_pack("{s:{s:s, s:o, s:o, s:O}}", "error", "kind", error_kind_name(err->kind),
-		"message", json_string_safe(named.message), "hint", json_string_safe(err->hint),
-		"paths", (json_t *)(uintptr_t)paths);
-	http_reply_json(request, (unsigned)error_http_status(err->kind), json);
+	json = json_from_error(&named);
+	json_object_set(json, "paths", (json_t *)(uintptr_t)paths);
+	http_reply_json(
+		request, (unsigned)error_http_status(err->kind), json_pack("{s:o}", "error", json));
 }
 
 static void on_synced(void *context, struct entry *entry, const struct sync_about *about)

@@ -119,16 +119,10 @@ void http_reply_json(struct http_request *request, unsigned status, json_t *json
 
 void http_reply_error_status(struct http_request *request, unsigned status, const struct error *err)
 {
-	json_t *about = json_pack("{s:s, s:o}", "kind", error_kind_name(err->kind), "message",
-		json_string_safe(err->message));
-
-	if (err->hint[0] != '\0') {
-		json_object_set_new(about, "hint", json_string_safe(err->hint));
-	}
 	if (status >= 500) {
 		log_failure("http.error", err, "path", request->path);
 	}
-	http_reply_json(request, status, json_pack("{s:o}", "error", about));
+	http_reply_json(request, status, json_pack("{s:o}", "error", json_from_error(err)));
 }
 
 void http_reply_error(struct http_request *request, const struct error *err)

@@ -15,57 +15,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-/* Length of the UTF-8 sequence at `at`, 0 when it is none (or overlong, or a surrogate). */
-static size_t utf8_length(const unsigned char *at, size_t left)
-{
-	size_t length = at[0] < 0x80   ? 1
-			: at[0] < 0xc2 ? 0
-			: at[0] < 0xe0 ? 2
-			: at[0] < 0xf0 ? 3
-				       : 4;
-
-	if (length == 0 || at[0] > 0xf4 || length > left) {
-		return 0;
-	}
-	for (size_t i = 1; i < length; i++) {
-		if ((at[i] & 0xc0) != 0x80) {
-			return 0;
-		}
-	}
-	if ((at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xed && at[1] > 0x9f) ||
-		(at[0] == 0xf0 && at[1] < 0x90) || (at[0] == 0xf4 && at[1] > 0x8f)) {
-		return 0;
-	}
-	return length;
-}
-
-json_t *json_string_safe(const char *text)
-{
-	json_t *json = json_string(text);
-	size_t left = strlen(text);
-	struct buffer repaired;
-
-	if (json != NULL) {
-		return json;
-	}
-	buffer_init(&repaired, 0);
-	while (left > 0) {
-		size_t length = utf8_length((const unsigned char *)text, left);
-
-		if (length == 0) {
-			buffer_add_str(&repaired, "\xef\xbf\xbd");
-			length = 1;
-		} else {
-			buffer_add(&repaired, text, length);
-		}
-		text += length;
-		left -= length;
-	}
-	json = json_string(buffer_text(&repaired));
-	buffer_done(&repaired);
-	return json;
-}
-
 json_t *json_time(int64_t real_ms)
 {
 	char text[CLOCK_TEXT_SIZE];
@@ -135,7 +84,7 @@ static json_t *argv_to_json(char *const *argv)
 	json_t *array = json_array();
 
 	for (; argv != NULL && *argv != NULL; argv++) {
-		json_array_append_new(array, json_string_safe(*argv));
+		json_array_append_new(array, json_str_or_null(*argv));
 	}
 	return array;
 }
@@ -185,12 +134,8 @@ json_t *run_error_to_json(const struct run *run)
 	static const char *const names[] = {
 		[EXEC_STEP_USER] = "user", [EXEC_STEP_CWD] = "cwd", [EXEC_STEP_EXEC] = "exec"};
 	const struct error *err = &run->error;
-	json_t *json = json_pack("{s:s, s:o}", "kind", error_kind_name(err->kind), "message",
-		json_string_safe(err->message));
+	json_t *json = json_from_error(err);
 
-	if (err->hint[0] != '\0') {
-		json_object_set_new(json, "hint", json_string_safe(err->hint));
-	}
 	if (run->refused != EXEC_STEP_OTHER) {
 		json_object_set_new(json, "step", json_string(names[run->refused]));
 	}

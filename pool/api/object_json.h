@@ -15,8 +15,6 @@ struct pool;
 struct run;
 struct snapshot_result;
 
-/* Text from outside, whatever its bytes: what is not UTF-8 becomes U+FFFD. */
-json_t *json_string_safe(const char *text);
 /* "img-3", or null for 0. */
 json_t *json_numbered(const char *prefix, int64_t id);
 /* RFC 3339, or null for 0. */

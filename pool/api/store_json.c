@@ -35,7 +35,7 @@ static json_t *failing_to_json(const struct pool *pool)
 	if (pool->attempts == 0) {
 		return json_null();
 	}
-	return json_pack("{s:o, s:o, s:i, s:I}", "message", json_string_safe(pool->failure.message),
+	return json_pack("{s:o, s:o, s:i, s:I}", "message", json_str_or_null(pool->failure.message),
 		"since", json_time(pool->failing_since_ms), "attempts", (int)pool->attempts,
 		"retry_in_ms", (json_int_t)(left > 0 ? left : 0));
 }
@@ -147,9 +147,9 @@ json_t *environment_to_json(const struct pool *pool)
 	bool sourced = conf->source_count > 0;
 
 	return json_pack("{s:s, s:o, s:o, s:o, s:s, s:I, s:s?, s:o, s:o, s:o, s:o, s:b, s:o}",
-		"name", conf->name, "file", json_string_safe(conf->file), "source_url",
-		sourced ? json_string_safe(conf->sources[0].url) : json_null(), "ref",
-		sourced && conf->sources[0].ref != NULL ? json_string_safe(conf->sources[0].ref)
+		"name", conf->name, "file", json_str_or_null(conf->file), "source_url",
+		sourced ? json_str_or_null(conf->sources[0].url) : json_null(), "ref",
+		sourced && conf->sources[0].ref != NULL ? json_str_or_null(conf->sources[0].ref)
 							: json_null(),
 		"base", base_kind_name(conf->base), "every_ms", (json_int_t)schedule.every_ms,
 		"cron", schedule.cron_text, "head",
@@ -172,7 +172,7 @@ json_t *build_to_json(const struct build *build)
 		json_numbered("img-", build->image_id), "started_at", json_time(build->started_ms),
 		"ended_at", json_time(build->ended_ms), "took_ms",
 		(json_int_t)(build->started_ms > 0 ? end_ms - build->started_ms : 0), "message",
-		build->message != NULL ? json_string_safe(build->message) : json_null());
+		json_str_or_null(build->message));
 }
 
 json_t *layers_to_json(const struct layer *list, size_t count)
@@ -184,7 +184,7 @@ json_t *layers_to_json(const struct layer *list, size_t count)
 
 		json_array_append_new(layers,
 			json_pack("{s:I, s:s, s:o, s:I, s:I, s:I}", "id", (json_int_t)layer->id,
-				"kind", layer->kind, "title", json_string_safe(layer->title),
+				"kind", layer->kind, "title", json_str_or_null(layer->title),
 				"files", (json_int_t)layer->files, "bytes",
 				(json_int_t)layer->bytes, "stored", (json_int_t)layer->stored));
 	}
@@ -203,7 +203,7 @@ json_t *image_to_json(struct store *store, const struct image *image, struct err
 	}
 	list = json_array();
 	for (char **user = users; user != NULL && *user != NULL; user++) {
-		json_array_append_new(list, json_string_safe(*user));
+		json_array_append_new(list, json_str_or_null(*user));
 	}
 	return json_pack("{s:o, s:s, s:s, s:o, s:b, s:o, s:I, s:I, s:I, s:o}", "id",
 		json_numbered("img-", image->id), "environment", image->environment, "commit",

@@ -149,9 +149,7 @@ static void answer_error(struct store_work *work)
 	struct http_request *request = work->request;
 	const struct error *err = &work->failure;
 	CLEANUP(json_decref_p)
-	json_t *json = json_pack("{s:s, s:o, s:o}", "kind", error_kind_name(err->kind), "message",
-		json_string_safe(err->message), "hint",
-		err->hint[0] != '\0' ? json_string_safe(err->hint) : json_null());
+	json_t *json = json_from_error(err);
 
 	send_event(work, "error", json);
 	watches_end(work, true);
@@ -211,19 +209,6 @@ static void work_end(struct store_work *work)
 
 /* ---- what it says ---- */
 
-static void read_failure(struct store_work *work, const json_t *json)
-{
-	const char *kind = json_string_value(json_object_get(json, "kind"));
-	const char *message = json_string_value(json_object_get(json, "message"));
-	const char *hint = json_string_value(json_object_get(json, "hint"));
-
-	error_set(&work->failure, kind != NULL ? error_kind_from_name(kind) : ERROR_INTERNAL, "%s",
-		message != NULL ? message : "hob-snapshots failed");
-	if (hint != NULL) {
-		error_hint(&work->failure, "%s", hint);
-	}
-}
-
 /* Lines that are no JSON are for the log of somebody else. */
 static void on_line(struct store_work *work, const char *line, size_t length)
 {
@@ -233,7 +218,7 @@ static void on_line(struct store_work *work, const char *line, size_t length)
 
 	work->done = work->done || json_object_get(json, "done") != NULL;
 	if (failure != NULL) {
-		read_failure(work, failure);
+		json_to_error(failure, ERROR_INTERNAL, "hob-snapshots failed", &work->failure);
 	} else if (progress != NULL) {
 		json_decref(work->progress);
 		work->progress = json_incref((json_t *)(uintptr_t)progress);
@@ -504,7 +489,7 @@ void store_work_start(struct http_request *request, const struct store_order *or
 static json_t *work_json(const struct store_work *work)
 {
 	return json_pack("{s:s, s:s, s:o, s:o, s:o}", "key", work->key, "verb", verbs[work->tool],
-		"subject", work->subject[0] != '\0' ? json_string_safe(work->subject) : json_null(),
+		"subject", json_str_or_null(work->subject[0] != '\0' ? work->subject : NULL),
 		"started_at", json_time(work->started_ms), "progress",
 		work->progress != NULL ? json_incref(work->progress) : json_null());
 }

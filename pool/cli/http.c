@@ -103,25 +103,16 @@ int http_error_from_reply(int status, const char *body, size_t length, struct er
 	struct error ignored = ERROR_INIT;
 	CLEANUP(json_decref_p) json_t *json = NULL;
 	const json_t *error = NULL;
-	const char *kind_name = NULL, *message = NULL, *hint = NULL;
-	enum error_kind kind;
 
 	if (json_parse_object(body, length, &json, &ignored) >= 0) {
 		error = json_object_get(json, "error");
-		kind_name = json_string_value(json_object_get(error, "kind"));
-		message = json_string_value(json_object_get(error, "message"));
-		hint = json_string_value(json_object_get(error, "hint"));
 	}
-	if (kind_name == NULL || message == NULL) {
+	if (!json_is_string(json_object_get(error, "kind")) ||
+		!json_is_string(json_object_get(error, "message"))) {
 		return error_set(err, ERROR_INTERNAL, "hobd answered HTTP %d: %.*s", status,
 			(int)(length < 200 ? length : 200), length > 0 ? body : "");
 	}
-	kind = error_kind_from_name(kind_name);
-	error_set(err, kind == ERROR_NONE ? ERROR_INTERNAL : kind, "%s", message);
-	if (hint != NULL) {
-		error_hint(err, "%s", hint);
-	}
-	return -(int)err->kind;
+	return json_to_error(error, ERROR_INTERNAL, "", err);
 }
 
 static size_t on_header(char *line, size_t size, size_t count, void *context)

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,19 +15,8 @@
 
 void human_bytes(char *text, int64_t bytes)
 {
-	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-	double value = (double)bytes;
-	size_t unit = 0;
-
-	while (value >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
-		value /= 1024;
-		unit++;
-	}
-	if (unit == 0 || value >= 10) {
-		snprintf(text, HUMAN_SIZE, "%.0f %s", value, units[unit]);
-	} else {
-		snprintf(text, HUMAN_SIZE, "%.1f %s", value, units[unit]);
-	}
+	_Static_assert(HUMAN_SIZE >= TEXT_BYTES_SIZE, "it has room");
+	text_bytes(text, bytes > 0 ? (uint64_t)bytes : 0);
 }
 
 void human_span(char *text, int64_t us)

@@ -148,17 +148,6 @@ static int take_sources(struct source_state *state, const json_t *list, struct e
 	return 0;
 }
 
-static int take_failure(const json_t *failure, struct error *err)
-{
-	const char *kind = json_string_value(json_object_get(failure, "kind"));
-	const char *message = json_string_value(json_object_get(failure, "message"));
-	const char *hint = json_string_value(json_object_get(failure, "hint"));
-
-	error_set(err, kind != NULL ? error_kind_from_name(kind) : ERROR_FAILED, "%s",
-		message != NULL ? message : "the fetch failed");
-	return hint != NULL && *hint != '\0' ? error_hint(err, "%s", hint) : -(int)err->kind;
-}
-
 static int take_found(struct pool *pool, struct error *err)
 {
 	CLEANUP(free_p) char *path = xasprintf("mirrors/%s.json", pool->name);
@@ -185,7 +174,7 @@ static int take_found(struct pool *pool, struct error *err)
 		return error_hint(err, "hob-build --fetch %s says why", pool->name);
 	}
 	failure = json_object_get(json, "error");
-	return failure != NULL ? take_failure(failure, err)
+	return failure != NULL ? json_to_error(failure, ERROR_FAILED, "the fetch failed", err)
 			       : take_sources(state, json_object_get(json, "sources"), err);
 }
 

@@ -73,9 +73,6 @@ static void transfer_free(struct transfer *transfer)
 static bool program_failed(const json_t *summary, struct error *err)
 {
 	const json_t *failure = json_object_get(summary, "error");
-	const char *kind = json_string_value(json_object_get(failure, "kind"));
-	const char *message = json_string_value(json_object_get(failure, "message"));
-	const char *hint = json_string_value(json_object_get(failure, "hint"));
 
 	if (summary == NULL) {
 		error_set(err, ERROR_FAILED, "the program that reads the commits ended early");
@@ -84,11 +81,7 @@ static bool program_failed(const json_t *summary, struct error *err)
 	if (failure == NULL) {
 		return false;
 	}
-	error_set(err, kind != NULL ? error_kind_from_name(kind) : ERROR_FAILED, "%s",
-		message != NULL ? message : "the commits cannot be read");
-	if (hint != NULL && *hint != '\0') {
-		error_hint(err, "%s", hint);
-	}
+	json_to_error(failure, ERROR_FAILED, "the commits cannot be read", err);
 	return true;
 }
 

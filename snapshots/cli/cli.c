@@ -59,7 +59,7 @@ static void progress_line(struct snapshots_cli *cli, const struct store_progress
 {
 	char bytes[CLI_TEXT_SIZE];
 
-	cli_bytes(bytes, progress->bytes);
+	text_bytes(bytes, progress->bytes);
 	fprintf(stderr, "\r%s: %" PRIu64, progress->phase, progress->entries);
 	if (progress->entries_all > 0) {
 		fprintf(stderr, " of %" PRIu64, progress->entries_all);
@@ -108,20 +108,6 @@ void cli_progress_end(struct snapshots_cli *cli)
 		fprintf(stderr, "\r%60s\r", "");
 		cli->shows = false;
 	}
-}
-
-void cli_bytes(char text[CLI_TEXT_SIZE], uint64_t bytes)
-{
-	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-	double value = (double)bytes;
-	size_t unit = 0;
-
-	while (value >= 1000 && unit + 1 < ARRAY_SIZE(units)) {
-		value /= 1024;
-		unit++;
-	}
-	snprintf(text, CLI_TEXT_SIZE, unit > 0 && value < 9.95 ? "%.1f %s" : "%.0f %s", value,
-		units[unit]);
 }
 
 void cli_age(char text[CLI_TEXT_SIZE], int64_t real_ms)

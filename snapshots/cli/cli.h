@@ -4,6 +4,7 @@
 
 #include "base/buffer.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "snapshots/helper.h"
 #include "snapshots/store.h"
 
@@ -103,9 +104,7 @@ void cli_progress_show(struct snapshots_cli *cli);
 /* Takes that line away, before anything else is printed. */
 void cli_progress_end(struct snapshots_cli *cli);
 
-#define CLI_TEXT_SIZE 32
-/* "812 B", "1.4 KiB", "20 MiB". */
-void cli_bytes(char text[CLI_TEXT_SIZE], uint64_t bytes);
+#define CLI_TEXT_SIZE TEXT_BYTES_SIZE
 /* Time since, "12s", "3m", "5h", "2d". */
 void cli_age(char text[CLI_TEXT_SIZE], int64_t real_ms);
 

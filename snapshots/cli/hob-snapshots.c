@@ -368,13 +368,6 @@ static int run(struct snapshots_cli *cli, uint64_t given, struct error *err)
 	return status < 0 ? status : verb->run(cli, err);
 }
 
-static json_t *error_json(const struct error *err)
-{
-	return json_pack("{s:s, s:o, s:o}", "kind", error_kind_name(err->kind), "message",
-		json_str_or_null(err->message), "hint",
-		json_str_or_null(err->hint[0] != '\0' ? err->hint : NULL));
-}
-
 int main(int argc, char **argv)
 {
 	struct snapshots_cli cli = {0};
@@ -391,7 +384,7 @@ int main(int argc, char **argv)
 	if (status == 0) {
 		cli_event(&cli, "done", json_object());
 	} else if (cli.events) {
-		cli_event(&cli, "error", error_json(&err));
+		cli_event(&cli, "error", json_from_error(&err));
 	}
 	cli_done(&cli);
 	if (status < 0) {

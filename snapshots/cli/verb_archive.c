@@ -41,7 +41,7 @@ static void report_export(
 		return;
 	}
 	cli_snapshot_id(id, snapshot->id);
-	cli_bytes(bytes, (uint64_t)status.st_size);
+	text_bytes(bytes, (uint64_t)status.st_size);
 	if (cli->json) {
 		json = json_pack("{s:s, s:s, s:I, s:I}", "id", id, "file", cli->output, "bytes",
 			(json_int_t)status.st_size, "sockets_left_out", (json_int_t)left_out);

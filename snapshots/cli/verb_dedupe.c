@@ -32,7 +32,7 @@ static void show_progress(void *context, const struct layer *layer, uint64_t fil
 				(json_int_t)bytes));
 		return;
 	}
-	cli_bytes(text, bytes);
+	text_bytes(text, bytes);
 	fprintf(stderr, "\rlayer %" PRId64 ": %" PRIu64 " files, %s  ", layer->id, files, text);
 }
 
@@ -51,7 +51,7 @@ static void report(const struct snapshots_cli *cli, const struct share_result *r
 		json_print(json);
 		return;
 	}
-	cli_bytes(saved, result->bytes);
+	text_bytes(saved, result->bytes);
 	printf("compared %" PRIu64 " layers with those before them: %" PRIu64
 	       " files are stored once now, by %s; freed %s\n",
 		result->layers, result->files,

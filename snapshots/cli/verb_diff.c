@@ -118,8 +118,8 @@ static void print_change(const struct tree_change *change)
 	if (S_ISDIR(shown->st_mode)) {
 		putchar('/');
 	}
-	cli_bytes(before, size_of(change->before));
-	cli_bytes(after, size_of(change->after));
+	text_bytes(before, size_of(change->before));
+	text_bytes(after, size_of(change->after));
 	if (change->kind == TREE_CHANGED && size_of(change->before) != size_of(change->after)) {
 		printf("  (%s -> %s)", before, after);
 	} else if (S_ISREG(shown->st_mode)) {
@@ -158,7 +158,7 @@ static void print_stat(const struct difference *difference)
 	char text[CLI_TEXT_SIZE];
 
 	for (size_t i = 0; i < ARRAY_SIZE(kind_names); i++) {
-		cli_bytes(text, difference->bytes[i]);
+		text_bytes(text, difference->bytes[i]);
 		printf("%s%llu %s (%s)", i > 0 ? ", " : "",
 			(unsigned long long)difference->entries[i], kind_names[i], text);
 	}

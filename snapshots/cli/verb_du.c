@@ -61,7 +61,7 @@ static void add_line(struct cli_table *table, json_t *list, const struct usage_l
 	cli_cell(table, line->name);
 	cli_cell(table, line->environment);
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
-		cli_bytes(text, numbers[i]);
+		text_bytes(text, numbers[i]);
 		cli_cell(table, text);
 	}
 }
@@ -118,15 +118,15 @@ static void print_usage(const struct snapshots_cli *cli, const struct usage *usa
 	}
 	json_decref(list);
 	cli_table_print(&table);
-	cli_bytes(apparent, usage->total.bytes);
-	cli_bytes(stored, usage->total.stored);
-	cli_bytes(unlisted, usage->total.unlisted);
+	text_bytes(apparent, usage->total.bytes);
+	text_bytes(stored, usage->total.stored);
+	text_bytes(unlisted, usage->total.unlisted);
 	printf("%llu layers, each counted once: %s apparent, %s stored; %s of it in no image and "
 	       "no "
 	       "snapshot\n",
 		(unsigned long long)usage->total.layers, apparent, stored, unlisted);
 	if (usage->linked > 0) {
-		cli_bytes(stored, usage->linked);
+		text_bytes(stored, usage->linked);
 		printf("%s of it are equal files of several layers, stored once.\n", stored);
 	}
 }

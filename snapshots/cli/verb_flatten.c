@@ -7,7 +7,7 @@ static void report(const struct snapshots_cli *cli, int64_t id, const struct fla
 	char name[CLI_ID_SIZE], freed[CLI_TEXT_SIZE];
 
 	cli_snapshot_id(name, id);
-	cli_bytes(freed, result->freed);
+	text_bytes(freed, result->freed);
 	if (cli->json) {
 		CLEANUP(json_decref_p)
 		json_t *json = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "id", name,

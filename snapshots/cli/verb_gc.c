@@ -118,7 +118,7 @@ static void print_decisions(const struct gc_plan *plan, bool all)
 		if (!all && !decision->remove) {
 			continue;
 		}
-		cli_bytes(bytes, decision->bytes);
+		text_bytes(bytes, decision->bytes);
 		cli_cell(&table, decision->remove ? "remove" : "keep");
 		cli_cell(&table, decision->name);
 		cli_cell(&table, decision->environment);
@@ -148,7 +148,7 @@ static void report(
 		printf("would remove %zu of %zu\n", plan->removals, plan->count);
 		return;
 	}
-	cli_bytes(freed, result->freed);
+	text_bytes(freed, result->freed);
 	printf("removed %llu, freed %s; %llu in use were passed over\n",
 		(unsigned long long)result->removed, freed,
 		(unsigned long long)result->passed_over);

@@ -63,9 +63,9 @@ static void add_row(struct cli_table *table, const struct inventory_row *row)
 	cli_cell(table, text);
 	snprintf(text, sizeof(text), "%zu", row->image.layer_count);
 	cli_cell(table, text);
-	cli_bytes(text, row->exclusive);
+	text_bytes(text, row->exclusive);
 	cli_cell(table, text);
-	cli_bytes(text, row->shared);
+	text_bytes(text, row->shared);
 	cli_cell(table, text);
 	cli_cell(table, users);
 }
@@ -100,7 +100,7 @@ static void print_table(const struct inventory *inventory, const char *environme
 		return;
 	}
 	cli_table_print(&table);
-	cli_bytes(stored, inventory->stored);
+	text_bytes(stored, inventory->stored);
 	printf("%zu image%s; all images together take %s on disk\n", listed, listed == 1 ? "" : "s",
 		stored);
 }
@@ -155,9 +155,9 @@ static void print_layers(const struct image *image)
 		cli_cell(&table, layer->kind);
 		snprintf(text, sizeof(text), "%llu", (unsigned long long)layer->files);
 		cli_cell(&table, text);
-		cli_bytes(text, layer->bytes);
+		text_bytes(text, layer->bytes);
 		cli_cell(&table, text);
-		cli_bytes(text, layer->stored);
+		text_bytes(text, layer->stored);
 		cli_cell(&table, text);
 		cli_cell(&table, layer->title);
 	}
@@ -173,8 +173,8 @@ static void print_info(const struct inventory_row *row)
 
 	clock_format(created, image->created_ms);
 	cli_age(age, image->created_ms);
-	cli_bytes(exclusive, row->exclusive);
-	cli_bytes(shared, row->shared);
+	text_bytes(exclusive, row->exclusive);
+	text_bytes(shared, row->shared);
 	printf("Image:        img-%lld\n", (long long)image->id);
 	printf("Environment:  %s%s\n", image->environment, image->is_head ? " (its head)" : "");
 	printf("Commit:       %s\n", image->commit[0] != '\0' ? image->commit : "-");

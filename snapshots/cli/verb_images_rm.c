@@ -118,7 +118,7 @@ static void report_sum(const struct removal *removal, uint64_t expected)
 		json_print(json);
 		return;
 	}
-	cli_bytes(text, bytes);
+	text_bytes(text, bytes);
 	printf("%s %s\n", cli->dry_run ? "would free" : "freed", text);
 }
 
@@ -149,7 +149,7 @@ static void remove_chosen(struct removal *removal, struct inventory *inventory)
 	char text[CLI_TEXT_SIZE];
 
 	if (!removal->cli->json && !removal->cli->dry_run) {
-		cli_bytes(text, expected);
+		text_bytes(text, expected);
 		printf("removing frees %s\n", text);
 		fflush(stdout);
 	}

@@ -186,10 +186,10 @@ static void add_cell(struct cli_table *table, const struct snapshot *snapshot, e
 		snprintf(text, sizeof(text), "%zu", snapshot->layer_count);
 		break;
 	case COLUMN_EXCLUSIVE:
-		cli_bytes(text, snapshot->exclusive);
+		text_bytes(text, snapshot->exclusive);
 		break;
 	case COLUMN_SHARED:
-		cli_bytes(text, snapshot->stored - snapshot->exclusive);
+		text_bytes(text, snapshot->stored - snapshot->exclusive);
 		break;
 	case COLUMN_TAGS:
 		cli_cell(table, TEXT_OR_DASH(snapshot->tags));
@@ -198,7 +198,7 @@ static void add_cell(struct cli_table *table, const struct snapshot *snapshot, e
 		snprintf(text, sizeof(text), "%s", snapshot->pinned ? "pinned" : "-");
 		break;
 	case COLUMN_SIZE:
-		cli_bytes(text, snapshot->bytes);
+		text_bytes(text, snapshot->bytes);
 		break;
 	case COLUMN_CREATED:
 		clock_format(text, snapshot->created_ms);
@@ -349,7 +349,7 @@ static void print_table(const struct snapshot *snapshots, size_t count, const st
 		exclusive += snapshots[i].exclusive;
 	}
 	cli_table_print(&table);
-	cli_bytes(text, exclusive);
+	text_bytes(text, exclusive);
 	printf("%zu snapshot%s; %s are in one of them only\n", count, count == 1 ? "" : "s", text);
 }
 

@@ -44,9 +44,9 @@ static void print_layers(const struct snapshot *snapshot)
 		cli_cell(&table, layer->refs > 1 ? "shared" : "exclusive");
 		snprintf(text, sizeof(text), "%llu", (unsigned long long)layer->files);
 		cli_cell(&table, text);
-		cli_bytes(text, layer->bytes);
+		text_bytes(text, layer->bytes);
 		cli_cell(&table, text);
-		cli_bytes(text, layer->stored);
+		text_bytes(text, layer->stored);
 		cli_cell(&table, text);
 		cli_cell(&table, layer->title);
 	}
@@ -84,9 +84,9 @@ static void print_info(
 
 	clock_format(created, snapshot->created_ms);
 	cli_age(age, snapshot->created_ms);
-	cli_bytes(bytes, snapshot->bytes);
-	cli_bytes(exclusive, snapshot->exclusive);
-	cli_bytes(shared, snapshot->stored - snapshot->exclusive);
+	text_bytes(bytes, snapshot->bytes);
+	text_bytes(exclusive, snapshot->exclusive);
+	text_bytes(shared, snapshot->stored - snapshot->exclusive);
 	printf("Snapshot:     snap-%lld%s%s\n", (long long)snapshot->id,
 		snapshot->tags != NULL ? ", tagged " : "",
 		snapshot->tags != NULL ? snapshot->tags : "");

@@ -122,7 +122,7 @@ static void report_sum(const struct removal *removal, uint64_t bytes)
 		json_print(json);
 		return;
 	}
-	cli_bytes(text, bytes);
+	text_bytes(text, bytes);
 	printf("%s %s\n", removal->cli->dry_run ? "would free" : "freed", text);
 }
 
@@ -132,7 +132,7 @@ static void remove_all(struct removal *removal)
 	char text[CLI_TEXT_SIZE];
 
 	if (!removal->cli->json && !removal->cli->dry_run) {
-		cli_bytes(text, expected);
+		text_bytes(text, expected);
 		printf("removing frees %s\n", text);
 		fflush(stdout);
 	}

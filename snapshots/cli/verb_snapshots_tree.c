@@ -130,7 +130,7 @@ static void describe(const struct snapshot *snapshot)
 	char age[CLI_TEXT_SIZE], exclusive[CLI_TEXT_SIZE];
 
 	cli_age(age, snapshot->created_ms);
-	cli_bytes(exclusive, snapshot->exclusive);
+	text_bytes(exclusive, snapshot->exclusive);
 	printf("snap-%lld  %s, %s ago, %s own", (long long)snapshot->id,
 		snapshot_reason_name(snapshot->reason), age, exclusive);
 	if (snapshot->label[0] != '\0') {

@@ -62,12 +62,12 @@ static void print_info(const char *store, const struct volume_info *info)
 	char total[CLI_TEXT_SIZE], room[CLI_TEXT_SIZE], file[CLI_TEXT_SIZE], stored[CLI_TEXT_SIZE];
 	char host[CLI_TEXT_SIZE], writable[CLI_TEXT_SIZE];
 
-	cli_bytes(total, info->total);
-	cli_bytes(room, info->free);
-	cli_bytes(file, info->file_bytes);
-	cli_bytes(stored, info->file_stored);
-	cli_bytes(host, info->host_free);
-	cli_bytes(writable, volume_writable(info));
+	text_bytes(total, info->total);
+	text_bytes(room, info->free);
+	text_bytes(file, info->file_bytes);
+	text_bytes(stored, info->file_stored);
+	text_bytes(host, info->host_free);
+	text_bytes(writable, volume_writable(info));
 	printf("store        %s\n", store);
 	printf("file system  %s%s, %s blocks\n", info->file_system,
 		info->mounted  ? " of its own"

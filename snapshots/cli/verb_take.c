@@ -283,9 +283,7 @@ static int take_one(struct take *take, struct error *err)
 
 static void say_error(const struct error *err)
 {
-	say(json_pack("{s:{s:s, s:o, s:o}}", "error", "kind", error_kind_name(err->kind), "message",
-		json_str_or_null(err->message), "hint",
-		json_str_or_null(err->hint[0] != '\0' ? err->hint : NULL)));
+	say(json_pack("{s:o}", "error", json_from_error(err)));
 }
 
 int cli_take(struct snapshots_cli *cli, struct error *err)

@@ -278,8 +278,8 @@ static void report(const struct upkeep *upkeep)
 		json_print(json);
 		return;
 	}
-	cli_bytes(freed, upkeep->collected.freed);
-	cli_bytes(saved, upkeep->shared.bytes);
+	text_bytes(freed, upkeep->collected.freed);
+	text_bytes(saved, upkeep->shared.bytes);
 	printf("removed %" PRIu64 " (%s), flattened %" PRIu64 ", shares %" PRIu64
 	       " more files (%s)\n",
 		upkeep->collected.removed, freed, upkeep->flattened, upkeep->shared.files, saved);

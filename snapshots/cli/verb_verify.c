@@ -58,7 +58,7 @@ static void show_progress(void *context, uint64_t entries, uint64_t bytes)
 	}
 
 	if (verification->terminal) {
-		cli_bytes(text, bytes);
+		text_bytes(text, bytes);
 		fprintf(stderr, "\rlayer %zu of %zu: %" PRIu64 " entries, %s  ",
 			verification->at + 1, verification->count, entries, text);
 	}

@@ -4,6 +4,7 @@
 #include "snapshots/store_private.h"
 #include "snapshots/tree/tree_walk.h"
 
+#include "base/inode_map.h"
 #include "base/io.h"
 
 #include <fcntl.h>
@@ -17,12 +18,6 @@
 #define XATTR_NAMES_MAX 65536
 #define XATTR_VALUE_MAX 65536
 
-struct copied_file {
-	dev_t device;
-	ino_t inode;
-	char *path; /* in the new tree */
-};
-
 struct flattening {
 	struct store *store;
 	struct tree_view *view, *below; /* below NULL: nothing is */
@@ -31,16 +26,12 @@ struct flattening {
 	int root_fd;
 	struct buffer path;
 	size_t depth;
-	struct copied_file *copies; /* of files with several names */
-	size_t copy_count, copy_room;
+	struct inode_map copies; /* of files with several names: paths in the new tree */
 };
 
 static void flattening_done(struct flattening *flattening)
 {
-	for (size_t i = 0; i < flattening->copy_count; i++) {
-		free(flattening->copies[i].path);
-	}
-	free(flattening->copies);
+	inode_map_done(&flattening->copies, free);
 	tree_view_close(flattening->view);
 	tree_view_close(flattening->below);
 	buffer_done(&flattening->path);
@@ -127,6 +118,9 @@ static int copy_ranges(int from, int to, off_t size, struct error *err)
 	while ((at = lseek(from, at, SEEK_DATA)) >= 0 && at < size) {
 		off_t end = lseek(from, at, SEEK_HOLE);
 
+		if (end < 0) {
+			return error_sys(err, errno, "look for a hole");
+		}
 		for (off_t out = at; at < end;) {
 			ssize_t done = copy_file_range(from, &at, to, &out, (size_t)(end - at), 0);
 
@@ -137,6 +131,9 @@ static int copy_ranges(int from, int to, off_t size, struct error *err)
 				return error_sys(err, done < 0 ? errno : EIO, "copy");
 			}
 		}
+	}
+	if (at < 0 && errno != ENXIO) {
+		return error_sys(err, errno, "look for data");
 	}
 	return ftruncate(to, size) < 0 ? error_sys(err, errno, "copy") : 0;
 }
@@ -192,36 +189,25 @@ static int copy_special(const struct flattening *flattening, const struct layer 
 	return 0;
 }
 
-/* A second name of a file that was copied is a link to the copy. */
-static const struct copied_file *find_copy(
-	const struct flattening *flattening, const struct stat *status)
-{
-	for (size_t i = 0; status->st_nlink > 1 && i < flattening->copy_count; i++) {
-		if (flattening->copies[i].inode == status->st_ino &&
-			flattening->copies[i].device == status->st_dev) {
-			return &flattening->copies[i];
-		}
-	}
-	return NULL;
-}
-
 static int copy_file(struct flattening *flattening, const struct layer *from,
 	const struct tree_entry *entry, int to_dir, struct error *err)
 {
-	const struct copied_file *copy = find_copy(flattening, &entry->stat);
+	const struct stat *about = &entry->stat;
+	bool named = about->st_nlink > 1 && !tree_is_whiteout(about);
+	void **copy =
+		named ? inode_map_at(&flattening->copies, about->st_dev, about->st_ino) : NULL;
 	int status;
 
-	if (copy != NULL) {
-		return linkat(flattening->root_fd, copy->path, to_dir, entry->name, 0) < 0
+	/* A second name of a file that was copied is a link to the copy. */
+	if (named && *copy != NULL) {
+		return linkat(flattening->root_fd, *copy, to_dir, entry->name, 0) < 0
 			       ? error_sys(err, errno, "link a copy")
 			       : 0;
 	}
-	status = S_ISREG(entry->stat.st_mode) ? copy_regular(flattening, from, entry, to_dir, err)
-					      : copy_special(flattening, from, entry, to_dir, err);
-	if (status == 0 && entry->stat.st_nlink > 1 && !tree_is_whiteout(&entry->stat)) {
-		*array_add(&flattening->copies, &flattening->copy_count, &flattening->copy_room) =
-			(struct copied_file){entry->stat.st_dev, entry->stat.st_ino,
-				xstrdup(buffer_text(&flattening->path))};
+	status = S_ISREG(about->st_mode) ? copy_regular(flattening, from, entry, to_dir, err)
+					 : copy_special(flattening, from, entry, to_dir, err);
+	if (status == 0 && named) {
+		*copy = xstrdup(buffer_text(&flattening->path));
 	}
 	flattening->result->copied++;
 	return status;

@@ -5,6 +5,7 @@
 #include "snapshots/tree/tree_walk.h"
 
 #include "base/buffer.h"
+#include "base/inode_map.h"
 #include "base/io.h"
 
 #include <endian.h>
@@ -18,11 +19,6 @@
 #define XATTR_NAMES_MAX 65536
 #define XATTR_VALUE_MAX 65536
 
-struct seen_file {
-	ino_t inode;
-	char *path;
-};
-
 struct walk {
 	struct store *store;
 	const struct layer *layer;
@@ -30,63 +26,30 @@ struct walk {
 	void *context;
 	struct buffer path;
 	size_t depth;
-	struct seen_file *seen; /* open addressing by inode; `room` is a power of two */
-	size_t seen_count, seen_room;
+	struct inode_map seen; /* the first paths of files with several names */
 };
 
 /* ---- files with several names ---- */
 
-static struct seen_file *seen_slot(struct seen_file *seen, size_t room, ino_t inode)
-{
-	size_t at = (size_t)(inode * 0x9e3779b97f4a7c15ULL >> 20) & (room - 1);
-
-	while (seen[at].path != NULL && seen[at].inode != inode) {
-		at = (at + 1) & (room - 1);
-	}
-	return &seen[at];
-}
-
-static void seen_grow(struct walk *walk)
-{
-	size_t room = walk->seen_room > 0 ? walk->seen_room * 2 : 256;
-	struct seen_file *seen = xcalloc(room, sizeof(*seen));
-
-	for (size_t i = 0; i < walk->seen_room; i++) {
-		if (walk->seen[i].path != NULL) {
-			*seen_slot(seen, room, walk->seen[i].inode) = walk->seen[i];
-		}
-	}
-	free(walk->seen);
-	walk->seen = seen;
-	walk->seen_room = room;
-}
-
 /* The path of an earlier name of the same file, or NULL. Whiteouts share an inode and are none. */
 static const char *seen_before(struct walk *walk, const struct stat *status)
 {
-	struct seen_file *slot;
+	void **path;
 
 	if (S_ISDIR(status->st_mode) || status->st_nlink < 2 || tree_is_whiteout(status)) {
 		return NULL;
 	}
-	if (walk->seen_count * 2 >= walk->seen_room) {
-		seen_grow(walk);
+	path = inode_map_at(&walk->seen, status->st_dev, status->st_ino);
+	if (*path == NULL) {
+		*path = xstrdup(buffer_text(&walk->path));
+		return NULL;
 	}
-	slot = seen_slot(walk->seen, walk->seen_room, status->st_ino);
-	if (slot->path != NULL) {
-		return slot->path;
-	}
-	*slot = (struct seen_file){status->st_ino, xstrdup(buffer_text(&walk->path))};
-	walk->seen_count++;
-	return NULL;
+	return *path;
 }
 
 static void walk_done(struct walk *walk)
 {
-	for (size_t i = 0; i < walk->seen_room; i++) {
-		free(walk->seen[i].path);
-	}
-	free(walk->seen);
+	inode_map_done(&walk->seen, free);
 	buffer_done(&walk->path);
 }
 
@@ -231,15 +194,6 @@ static int read_xattrs(
 
 static int walk_folder(struct walk *walk, int fd, struct error *err);
 
-static int open_for_reading(int dir_fd, const char *name, mode_t mode, struct error *err)
-{
-	if (S_ISDIR(mode)) {
-		return io_open(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, err);
-	}
-	return S_ISREG(mode) ? io_open(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0, err)
-			     : -1;
-}
-
 static int visit(struct walk *walk, int dir_fd, const char *name, struct error *err)
 {
 	CLEANUP(close_p) int fd = -1;
@@ -254,7 +208,9 @@ static int visit(struct walk *walk, int dir_fd, const char *name, struct error *
 		return error_sys(err, errno, "look at %s", entry.path);
 	}
 	if (S_ISREG(entry.stat.st_mode) || S_ISDIR(entry.stat.st_mode)) {
-		fd = open_for_reading(dir_fd, name, entry.stat.st_mode, err);
+		int kind = S_ISDIR(entry.stat.st_mode) ? O_DIRECTORY : O_NONBLOCK;
+
+		fd = io_open(dir_fd, name, O_RDONLY | O_NOFOLLOW | kind, 0, err);
 		if (fd < 0) {
 			return error_wrap(err, "%s", entry.path);
 		}

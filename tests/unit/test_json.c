@@ -108,7 +108,31 @@ static void test_writing(void **state)
 	assert_string_equal(text, "{\"a\":null,\"b\":\"x\\n\\\"y\"}");
 	json_object_clear(json);
 	json_object_set_new(json, "cut", json_str_or_null("caf\xc3"));
-	assert_string_equal(json_string_value(json_object_get(json, "cut")), "caf?");
+	assert_string_equal(json_string_value(json_object_get(json, "cut")), "caf\xef\xbf\xbd");
+}
+
+/* What one program says of a failure is what the other one reads. */
+static void test_errors(void **state)
+{
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	CLEANUP(json_decref_p) json_t *bare = NULL;
+	CLEANUP(json_decref_p) json_t *strange = NULL;
+	struct error err = ERROR_INIT, read = ERROR_INIT;
+
+	(void)state;
+	error_set(&err, ERROR_CONFLICT, "it is in use");
+	bare = json_from_error(&err);
+	assert_null(json_object_get(bare, "hint"));
+	error_hint(&err, "wait");
+	json = json_from_error(&err);
+	assert_int_equal(json_to_error(json, ERROR_FAILED, "?", &read), -ERROR_CONFLICT);
+	assert_string_equal(read.message, "it is in use");
+	assert_string_equal(read.hint, "wait");
+	strange = json_pack("{s:s}", "kind", "nonsense");
+	assert_int_equal(json_to_error(strange, ERROR_FAILED, "it failed", &read), -ERROR_INTERNAL);
+	assert_string_equal(read.message, "it failed");
+	assert_string_equal(read.hint, "");
+	assert_int_equal(json_to_error(NULL, ERROR_IO, "no reply", &read), -ERROR_IO);
 }
 
 int main(void)
@@ -120,6 +144,7 @@ int main(void)
 		cmocka_unit_test(test_members_and_their_defaults),
 		cmocka_unit_test(test_wrong_types_and_ranges),
 		cmocka_unit_test(test_writing),
+		cmocka_unit_test(test_errors),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
