@@ -4,8 +4,10 @@
 #include "base/memory.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -166,6 +168,19 @@ int io_fsync_dir(int dir_fd, const char *path, struct error *err)
 		return fd;
 	}
 	return fsync(fd) < 0 ? error_sys(err, errno, "fsync %s", path) : 0;
+}
+
+void io_spread_below(int dir_fd, const char *path)
+{
+	struct error ignored = ERROR_INIT;
+	CLEANUP(close_p)
+	int fd = io_open(dir_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, &ignored);
+	int flags = 0;
+
+	if (fd >= 0 && ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 && (flags & FS_TOPDIR_FL) == 0) {
+		flags |= FS_TOPDIR_FL;
+		(void)ioctl(fd, FS_IOC_SETFLAGS, &flags);
+	}
 }
 
 DIR *io_opendir(int dir_fd, const char *path, struct error *err)

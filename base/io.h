@@ -34,6 +34,13 @@ MUSTCHECK int io_open_beneath(
 
 /* Makes every missing folder of `path`. */
 MUSTCHECK int io_mkdir_all(int dir_fd, const char *path, mode_t mode, struct error *err);
+/*
+ * What is made in this folder has nothing to do with its neighbours: ext4 then puts each into a
+ * group of its own, where it need not look past all that was deleted lately (without a journal it
+ * leaves that alone for minutes, and finding a free inode among it takes longer than all the rest
+ * of a mkdir). File systems that know no such hint are left as they are.
+ */
+void io_spread_below(int dir_fd, const char *path);
 MUSTCHECK int io_fsync_dir(int dir_fd, const char *path, struct error *err);
 
 /* A stream over an own copy of dir_fd, rewound; NULL on failure. closedir() it. */

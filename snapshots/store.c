@@ -29,6 +29,7 @@ static int make_folders(int fd, struct error *err)
 			return error_sys(err, errno, "make folder %s", folders[i]);
 		}
 	}
+	io_spread_below(fd, "staging");
 	catalog = io_open(fd, CATALOG_FILE, O_RDWR | O_CREAT | O_NOFOLLOW, 0600, err);
 	return catalog < 0 ? catalog : 0;
 }

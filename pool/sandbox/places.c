@@ -57,11 +57,13 @@ int places_make(const struct config *config, struct error *err)
 		if (folder_make(path, 0711, uid, gid, err) < 0) {
 			return -(int)err->kind;
 		}
+		io_spread_below(AT_FDCWD, path);
 	}
 	if (folder_make(spares, 0700, 0, 0, err) < 0 ||
 		folder_make(slots, 0700, uid, gid, err) < 0) {
 		return -(int)err->kind;
 	}
+	io_spread_below(AT_FDCWD, spares);
 	return folder_make(runs, 0711, uid, gid, err);
 }
 
