@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/text.h"
+#include "builder/bases/oci.h"
 #include "builder/collect.h"
 #include "builder/git/git.h"
 #include "builder/job.h"
@@ -448,6 +449,9 @@ int main(int argc, char **argv)
 
 	if (argc > 1 && (streq(argv[1], "--fetch") || streq(argv[1], "--sync"))) {
 		return source_main(argc, argv);
+	}
+	if (argc > 1 && streq(argv[1], "--resolve-base")) {
+		return resolve_main(argc, argv);
 	}
 	log_setup("hob-build", LOG_INFO, false);
 	if (parse_options(argc, argv, &program.options, &err) < 0) {

@@ -460,45 +460,6 @@ int oci_base_prepare(struct machine *machine, const struct environment *environm
 	return status;
 }
 
-/* ---- without a digest ---- */
-
-static int tag_child(struct child *child, void *context, void *ret_result, struct error *err)
-{
-	struct work *work = context;
-	CLEANUP(oci_source_close_p) struct oci_source *source = NULL;
-	struct oci_place place = place_of(work);
-	int status = oci_source_open(child, &place, &source, err);
-
-	return status < 0 ? status : oci_source_resolve(source, ret_result, err);
-}
-
-int oci_base_check(
-	struct machine *machine, const struct environment *environment, struct error *err)
-{
-	char sha256[SHA256_TEXT_SIZE] = "";
-	struct error asked = ERROR_INIT;
-	struct work work;
-	int status;
-
-	if (environment_check_pinned(environment, err) == 0) {
-		return 0;
-	}
-	if (environment->base != BASE_OCI) {
-		return -(int)err->kind;
-	}
-	status = work_open(&work, machine, environment, -1, &asked);
-	if (status == 0 && work.reference.path == NULL) {
-		status = run_child(
-			&work, "ask for the digest", tag_child, sizeof(sha256), sha256, &asked);
-		if (status == 0 && sha256[sizeof(sha256) - 1] == '\0' && digest_is_valid(sha256)) {
-			error_hint(err, "it is now oci:%s@sha256:%s: write that",
-				environment->base_location, sha256);
-		}
-	}
-	work_done(&work);
-	return -(int)err->kind;
-}
-
 /* ---- what the environment leaves open ---- */
 
 static bool has_variable(char *const *env, const char *entry)

@@ -22,10 +22,16 @@ struct oci_base {
 	struct oci_image image;
 };
 
-/* ERROR_INVALID for a base without a digest: with file and line, and if the registry answers, the
- * digest that it has now. local_fd: of a layout, opened by somebody who may; else -1. */
+/* oci_resolve.c: the digest that a base without one stands for now, into sha256[]. local_fd: of a
+ * layout, opened by somebody who may; else -1. */
+MUSTCHECK int oci_base_resolve(struct machine *machine, const struct environment *environment,
+	int local_fd, char *sha256, struct error *err);
+/* ERROR_INVALID for a base that is not pinned: with file and line, and if the registry answers, the
+ * digest that it has now. */
 MUSTCHECK int oci_base_check(
 	struct machine *machine, const struct environment *environment, struct error *err);
+/* resolve_main.c: hob-build --resolve-base. */
+int resolve_main(int argc, char **argv);
 /* Finds or makes its layers. ERROR_NOT_FOUND, ERROR_DENIED, ERROR_REMOTE, ERROR_UNSUPPORTED (made
  * for another machine), ERROR_LIMIT over limits.disk, ERROR_CORRUPT, ERROR_INVALID (hostile). */
 MUSTCHECK int oci_base_prepare(struct machine *machine, const struct environment *environment,

@@ -1,4 +1,4 @@
-/* Blobs in a tar archive of an image layout. The archive is read by its headers; what a blob holds
+/* Files in a tar archive of an image layout. The archive is read by its headers; what a blob holds
  * is judged by its digest later. */
 #include "builder/bases/oci_source.h"
 
@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <locale.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 #define BLOCK_BYTES (64 * 1024)
 #define ENTRIES_MAX 100000
@@ -23,14 +24,12 @@ static void read_free(struct archive *archive)
 DEFINE_CLEANUP(read_free_p, struct archive, read_free)
 
 /* "./blobs/sha256/…", without what does not count. */
-static bool is_blob(const char *name, const char *sha256)
+static bool is_named(const char *name, const char *path)
 {
-	static const char folder[] = "blobs/sha256/";
-
 	while (name != NULL && str_starts(name, "./")) {
 		name += 2;
 	}
-	return name != NULL && str_starts(name, folder) && streq(name + sizeof(folder) - 1, sha256);
+	return name != NULL && streq(name, path);
 }
 
 static int damaged(struct archive *from, struct error *err)
@@ -43,8 +42,7 @@ static int damaged(struct archive *from, struct error *err)
 }
 
 /* To the next entry of that name. */
-static int seek_blob(
-	struct child *child, struct archive *from, const char *sha256, struct error *err)
+static int seek_file(struct child *child, struct archive *from, const char *path, struct error *err)
 {
 	struct archive_entry *entry;
 	int code;
@@ -52,13 +50,13 @@ static int seek_blob(
 	for (uint64_t i = 0; i < ENTRIES_MAX; i++) {
 		code = archive_read_next_header(from, &entry);
 		if (code == ARCHIVE_EOF) {
-			return error_set(err, ERROR_NOT_FOUND, "no blob sha256:%s", sha256);
+			return error_set(err, ERROR_NOT_FOUND, "no %s in it", path);
 		}
 		if (code != ARCHIVE_OK && code != ARCHIVE_WARN) {
 			return damaged(from, err);
 		}
 		if (archive_entry_filetype(entry) == AE_IFREG &&
-			is_blob(archive_entry_pathname(entry), sha256)) {
+			is_named(archive_entry_pathname(entry), path)) {
 			return 0;
 		}
 		child_progress(child, "entries", i, 0, 0);
@@ -78,11 +76,11 @@ static int copy_out(
 
 	while ((code = archive_read_data_block(from, &block, &size, &offset)) == ARCHIVE_OK) {
 		if ((uint64_t)offset + size > bytes_max) {
-			return error_set(err, ERROR_CORRUPT, "a blob has more than %llu bytes",
+			return error_set(err, ERROR_CORRUPT, "a file has more than %llu bytes",
 				(unsigned long long)bytes_max);
 		}
 		if (pwrite(fd, block, size, offset) != (ssize_t)size) {
-			return error_sys(err, errno, "copy a blob out of the archive");
+			return error_sys(err, errno, "copy a file out of the archive");
 		}
 		bytes += size;
 		child_progress(child, "bytes", bytes, 0, bytes);
@@ -90,7 +88,7 @@ static int copy_out(
 	return code == ARCHIVE_EOF ? 0 : damaged(from, err);
 }
 
-int oci_archive_blob(struct child *child, const struct oci_place *place, const char *sha256,
+int oci_archive_file(struct child *child, const struct oci_place *place, const char *path,
 	uint64_t bytes_max, int *ret_fd, struct error *err)
 {
 	CLEANUP(read_free_p) struct archive *from = archive_read_new();
@@ -105,13 +103,15 @@ int oci_archive_blob(struct child *child, const struct oci_place *place, const c
 		archive_read_open_fd(from, place->local_fd, BLOCK_BYTES) != ARCHIVE_OK) {
 		return damaged(from, err);
 	}
-	status = seek_blob(child, from, sha256, err);
+	status = seek_file(child, from, path, err);
 	if (status < 0) {
 		return status;
 	}
-	fd = io_open(place->folder_fd, ".", O_TMPFILE | O_RDWR, 0600, err);
+	fd = place->folder_fd < 0
+		     ? memfd_create("hob-layout", MFD_CLOEXEC)
+		     : openat(place->folder_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (fd < 0) {
-		return error_wrap(err, "make a temporary file");
+		return error_sys(err, errno, "make a temporary file");
 	}
 	status = copy_out(child, from, fd, bytes_max, err);
 	if (status == 0) {

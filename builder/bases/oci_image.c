@@ -2,6 +2,7 @@
  * take; how a layer is compressed shows in its bytes. */
 #include "builder/bases/oci_image.h"
 
+#include "base/buffer.h"
 #include "base/json.h"
 #include "base/memory.h"
 
@@ -11,6 +12,7 @@
 
 #define OCI_IMAGE_VERSION 1
 #define PLATFORMS_TEXT 512
+#define NAMES_BYTES_MAX 300 /* of a message; what is over is left out */
 
 const char *oci_architecture(void)
 {
@@ -268,6 +270,78 @@ bool oci_image_is_sound(const struct oci_image *image)
 		}
 	}
 	return true;
+}
+
+/* ---- layouts ---- */
+
+/* The name that an image has there is for people only. */
+static int several(const json_t *manifests, struct error *err)
+{
+	CLEANUP(buffer_done) struct buffer names = {.max = NAMES_BYTES_MAX};
+	const json_t *entry;
+	size_t index;
+
+	json_array_foreach (manifests, index, entry) {
+		const json_t *notes = json_object_get(entry, "annotations");
+
+		buffer_addf(&names, "%s%.71s (%.40s)", index > 0 ? ", " : "",
+			text_of(entry, "digest"),
+			text_of(notes, "org.opencontainers.image.ref.name"));
+	}
+	error_set(err, ERROR_CONFLICT, "the layout holds %zu images", json_array_size(manifests));
+	return error_hint(err, "write @ and the digest of one: %s", buffer_text(&names));
+}
+
+int oci_layout_parse(const char *text, size_t length, char *sha256, struct error *err)
+{
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	const json_t *manifests;
+	struct oci_blob blob;
+	int status = parse_document(text, length, "index.json", &json, err);
+
+	if (status < 0) {
+		return status;
+	}
+	manifests = json_object_get(json, "manifests");
+	if (!json_is_array(manifests) || json_array_size(manifests) == 0) {
+		return error_set(err, ERROR_CORRUPT, "the index.json names no image");
+	}
+	if (json_array_size(manifests) > 1) {
+		return several(manifests, err);
+	}
+	status = parse_descriptor(
+		json_array_get(manifests, 0), "the entry of the index.json", &blob, err);
+	if (status == 0) {
+		memcpy(sha256, blob.sha256, SHA256_TEXT_SIZE);
+	}
+	return status;
+}
+
+/* ---- tokens ---- */
+
+/* No spaces and no line ends. */
+int oci_token_parse(const char *text, size_t length, char **ret_token, struct error *err)
+{
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	const char *token;
+
+	if (json_parse_object(text, length, &json, err) < 0) {
+		return error_set(err, ERROR_REMOTE, "the token server's answer is no JSON object");
+	}
+	token = json_string_value(json_object_get(json, "token"));
+	if (token == NULL) {
+		token = json_string_value(json_object_get(json, "access_token"));
+	}
+	if (token == NULL || token[0] == '\0') {
+		return error_set(err, ERROR_REMOTE, "the token server's answer holds no token");
+	}
+	for (const char *at = token; *at != '\0'; at++) {
+		if (*at <= ' ' || *at > '~') {
+			return error_set(err, ERROR_REMOTE, "the token server's token is no token");
+		}
+	}
+	*ret_token = xstrdup(token);
+	return 0;
 }
 
 /* ---- challenges ---- */

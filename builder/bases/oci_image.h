@@ -50,6 +50,12 @@ MUSTCHECK int oci_config_parse(const char *text, size_t length, const char *arch
 /* Is every field what it should be? For one that a child has written. */
 bool oci_image_is_sound(const struct oci_image *image);
 
+/* The digest of the only image that a layout's index.json names. ERROR_CONFLICT, with them all,
+ * when there are several. */
+MUSTCHECK int oci_layout_parse(const char *text, size_t length, char *sha256, struct error *err);
+/* A token server's answer; the caller owns the token, which may go into a header as it is. */
+MUSTCHECK int oci_token_parse(const char *text, size_t length, char **ret_token, struct error *err);
+
 struct oci_challenge {
 	bool basic; /* Basic: user and password go to the registry itself */
 	char realm[1024]; /* Bearer: where to get a token */

@@ -6,7 +6,6 @@
 
 #include "base/base64.h"
 #include "base/io.h"
-#include "base/json.h"
 #include "builder/child.h"
 #include "builder/download.h"
 #include "gen/version.h"
@@ -148,30 +147,17 @@ static void add_query(struct buffer *url, const char *key, const char *value)
 	curl_free(escaped);
 }
 
-/* A token goes into a header: no spaces and no line ends. */
 static int take_token(struct oci_source *source, const struct buffer *body, struct error *err)
 {
-	CLEANUP(json_decref_p) json_t *json = NULL;
-	const char *token;
+	CLEANUP(free_p) char *token = NULL;
+	int status = oci_token_parse(buffer_text(body), body->length, &token, err);
 
-	if (json_parse_object(buffer_text(body), body->length, &json, err) < 0) {
-		return error_set(err, ERROR_REMOTE, "the token server's answer is no JSON object");
+	if (status == 0) {
+		free(source->authorization);
+		source->authorization = xasprintf("Bearer %s", token);
+		explicit_bzero(token, strlen(token));
 	}
-	token = json_string_value(json_object_get(json, "token"));
-	if (token == NULL) {
-		token = json_string_value(json_object_get(json, "access_token"));
-	}
-	if (token == NULL || token[0] == '\0') {
-		return error_set(err, ERROR_REMOTE, "the token server's answer holds no token");
-	}
-	for (const char *at = token; *at != '\0'; at++) {
-		if (*at <= ' ' || *at > '~') {
-			return error_set(err, ERROR_REMOTE, "the token server's token is no token");
-		}
-	}
-	free(source->authorization);
-	source->authorization = xasprintf("Bearer %s", token);
-	return 0;
+	return status;
 }
 
 static int refused(const struct oci_source *source, const char *who, struct error *err)
@@ -246,39 +232,50 @@ static int authorize(struct oci_source *source, struct error *err)
 
 /* ---- blobs ---- */
 
+/* A file of the layout, by its path there. */
+static int open_local(const struct oci_source *source, const char *path, uint64_t bytes_max,
+	int *ret_fd, struct error *err)
+{
+	const struct oci_place *place = &source->place;
+	CLEANUP(close_p) int fd = -1;
+	struct stat about;
+	int status = 0;
+
+	if (fstat(place->local_fd, &about) == 0 && S_ISDIR(about.st_mode)) {
+		fd = io_open_beneath(place->local_fd, path, O_RDONLY | O_NONBLOCK, 0, err);
+		status = fd < 0 ? fd : 0;
+		if (status == 0 && (fstat(fd, &about) < 0 || !S_ISREG(about.st_mode))) {
+			status = error_set(err, ERROR_INVALID, "%s is no file", path);
+		}
+	} else {
+		status = oci_archive_file(source->child, place, path, bytes_max, &fd, err);
+	}
+	if (status == 0) {
+		*ret_fd = steal_fd(&fd);
+		return 0;
+	}
+	error_wrap(err, "the image layout %s", place->reference->path);
+	return err->kind == ERROR_NOT_FOUND
+		       ? error_hint(err, "it must be an OCI image layout that holds the digest, as "
+					 "`skopeo copy … oci:PATH` makes")
+		       : -(int)err->kind;
+}
+
 static int bring_local(
 	struct oci_source *source, const char *sha256, uint64_t bytes_max, struct error *err)
 {
 	CLEANUP(free_p) char *path = xasprintf("blobs/sha256/%s", sha256);
 	CLEANUP(free_p)
 	char *location = xasprintf("%s/%s", source->place.reference->path, path);
+	CLEANUP(close_p) int fd = -1;
 	struct download download = {.location = location,
 		.sha256 = sha256,
 		.folder_fd = source->place.folder_fd,
 		.bytes_max = bytes_max};
-	CLEANUP(close_p) int fd = -1;
-	struct stat about;
-	int status = 0;
+	int status = open_local(source, path, bytes_max, &fd, err);
 
-	if (fstat(source->place.local_fd, &about) == 0 && S_ISDIR(about.st_mode)) {
-		fd = io_open_beneath(source->place.local_fd, path, O_RDONLY | O_NONBLOCK, 0, err);
-		status = fd < 0 ? fd : 0;
-		if (status == 0 && (fstat(fd, &about) < 0 || !S_ISREG(about.st_mode))) {
-			status = error_set(err, ERROR_INVALID, "%s is no file", location);
-		}
-	} else {
-		status = oci_archive_blob(
-			source->child, &source->place, sha256, bytes_max, &fd, err);
-	}
-	if (status < 0) {
-		error_wrap(err, "the image layout %s", source->place.reference->path);
-		return err->kind == ERROR_NOT_FOUND
-			       ? error_hint(err, "it must be an OCI image layout that holds the "
-						 "digest, as `skopeo copy … oci:PATH` makes")
-			       : -(int)err->kind;
-	}
 	download.local_fd = fd;
-	return download_here(source->child, &download, err);
+	return status < 0 ? status : download_here(source->child, &download, err);
 }
 
 static int not_there(const struct oci_source *source, const char *sha256, struct error *err)
@@ -330,6 +327,29 @@ int oci_source_bring(struct oci_source *source, const char *sha256, bool manifes
 	return status < 0 ? not_there(source, sha256, err) : 0;
 }
 
+static int resolve_local(const struct oci_source *source, char *sha256, struct error *err)
+{
+	CLEANUP(buffer_done) struct buffer text = {.max = OCI_MANIFEST_BYTES_MAX};
+	CLEANUP(close_p) int fd = -1;
+	char block[4096];
+	ssize_t got = 0;
+	int status = open_local(source, "index.json", OCI_MANIFEST_BYTES_MAX, &fd, err);
+
+	if (status == 0 && lseek(fd, 0, SEEK_SET) < 0) {
+		status = error_sys(err, errno, "rewind index.json");
+	}
+	while (status == 0 && (got = read(fd, block, sizeof(block))) > 0) {
+		if (!buffer_add(&text, block, (size_t)got)) {
+			status = error_set(err, ERROR_LIMIT, "index.json is over %d bytes",
+				OCI_MANIFEST_BYTES_MAX);
+		}
+	}
+	if (status == 0 && got < 0) {
+		status = error_sys(err, errno, "read index.json");
+	}
+	return status < 0 ? status : oci_layout_parse(buffer_text(&text), text.length, sha256, err);
+}
+
 int oci_source_resolve(struct oci_source *source, char *sha256, struct error *err)
 {
 	const char *tag = source->place.reference->tag;
@@ -338,6 +358,9 @@ int oci_source_resolve(struct oci_source *source, char *sha256, struct error *er
 	struct reply reply = {.source = source};
 	int status = 0;
 
+	if (source->place.local_fd >= 0) {
+		return resolve_local(source, sha256, err);
+	}
 	buffer_init(&reply.body, OCI_MANIFEST_BYTES_MAX);
 	for (int i = 0; status == 0 && i < 2; i++) {
 		buffer_clear(&reply.body);
@@ -347,7 +370,13 @@ int oci_source_resolve(struct oci_source *source, char *sha256, struct error *er
 		}
 		status = authorize(source, err);
 	}
-	if (status == 0 && reply.http != 200) {
+	if (status == 0 && reply.http == 401) {
+		status = refused(source, source->place.reference->host, err);
+	} else if (status == 0 && reply.http == 404) {
+		error_set(err, ERROR_NOT_FOUND, "%s has no %s:%s", source->place.reference->host,
+			source->place.reference->repository, tag != NULL ? tag : "latest");
+		status = error_hint(err, "check the name and the tag");
+	} else if (status == 0 && reply.http != 200) {
 		status = error_set(err, ERROR_REMOTE, "%s answers %ld",
 			source->place.reference->host, reply.http);
 	}

@@ -17,7 +17,7 @@ struct oci_place {
 	const struct oci_reference *reference;
 	const char *user, *password; /* for the registry; NULL: nobody */
 	int local_fd; /* of a layout: its folder or archive; else -1 */
-	int folder_fd; /* downloads/ */
+	int folder_fd; /* downloads/; -1: only oci_source_resolve */
 };
 
 MUSTCHECK int oci_source_open(struct child *child, const struct oci_place *place,
@@ -29,13 +29,14 @@ DEFINE_CLEANUP(oci_source_close_p, struct oci_source, oci_source_close)
  * elsewhere. */
 MUSTCHECK int oci_source_bring(struct oci_source *source, const char *sha256, bool manifest,
 	uint64_t bytes_max, struct error *err);
-/* The digest that the reference's tag stands for now, into sha256[]. Registries only. */
+/* The digest that the reference's tag stands for now, or that of the only image in a layout, into
+ * sha256[]. */
 MUSTCHECK int oci_source_resolve(struct oci_source *source, char *sha256, struct error *err);
 
 /* ---- oci_archive.c ---- */
-/* A descriptor with the bytes of blobs/sha256/<sha256> of the tar archive place->local_fd, whatever
- * they are. ERROR_NOT_FOUND. */
-MUSTCHECK int oci_archive_blob(struct child *child, const struct oci_place *place,
-	const char *sha256, uint64_t bytes_max, int *ret_fd, struct error *err);
+/* A descriptor with the bytes of a file in the tar archive place->local_fd, whatever they are.
+ * ERROR_NOT_FOUND. */
+MUSTCHECK int oci_archive_file(struct child *child, const struct oci_place *place, const char *path,
+	uint64_t bytes_max, int *ret_fd, struct error *err);
 
 #endif

@@ -84,46 +84,35 @@ static bool find_value(
 
 struct pinning {
 	const char *name;
-	pin_resolve_fn *resolve;
+	const struct pin_asking *asking;
 	struct pin_result *result;
 	struct buffer out;
 	size_t copied; /* of the text before, that is in `out` or replaced there */
 	size_t length;
 };
 
-static int pin_item(struct pinning *pinning, enum package_manager manager,
-	const struct yaml_node *item, struct error *err)
+/* Puts `after` in place of a scalar; the nodes come in the order of the file. */
+static int replace(struct pinning *pinning, const struct yaml_node *item, char *key, char *after,
+	struct error *err)
 {
-	CLEANUP(free_p) char *version = NULL;
-	enum package_state state;
 	struct pin_change *change;
 	size_t offset;
-	int status;
 
-	if (item->kind != YAML_TEXT || yaml_is_null(item)) {
-		return 0; /* reading the environment says what is wrong with it */
-	}
-	state = package_parse(manager, item->text, NULL, NULL);
-	if (state == PACKAGE_EXACT) {
-		return 0;
-	}
-	status = pinning->resolve(manager, item->text, &version, err);
-	if (status < 0) {
-		return error_wrap(err, "%s:%d:%d", pinning->name, item->line, item->column);
-	}
 	if (!find_value(pinning->result->before, pinning->length, item, &offset) ||
 		offset < pinning->copied) {
+		free(key);
+		free(after);
 		yaml_error(err, pinning->name, item, false,
 			"\"%.128s\" is written so that it cannot be replaced in place", item->text);
 		return error_hint(err, "write it on one line, without escapes");
 	}
 	change = array_add(
 		&pinning->result->changes, &pinning->result->count, &pinning->result->room);
-	change->key = xasprintf("packages.%s", package_manager_name(manager));
-	change->line = item->line;
-	change->column = item->column;
-	change->before = xstrdup(item->text);
-	change->after = package_text(manager, item->text, version);
+	*change = (struct pin_change){.key = key,
+		.line = item->line,
+		.column = item->column,
+		.before = xstrdup(item->text),
+		.after = after};
 	buffer_add(
 		&pinning->out, pinning->result->before + pinning->copied, offset - pinning->copied);
 	buffer_add_str(&pinning->out, change->after);
@@ -131,14 +120,30 @@ static int pin_item(struct pinning *pinning, enum package_manager manager,
 	return 0;
 }
 
-/* In the order of the file, whatever the order of its keys. */
-static int pin_lists(struct pinning *pinning, const struct yaml_node *root, struct error *err)
+static int pin_item(struct pinning *pinning, enum package_manager manager,
+	const struct yaml_node *item, struct error *err)
 {
-	const struct yaml_node *packages = settings_node(root, "packages");
+	CLEANUP(free_p) char *version = NULL;
+	int status;
+
+	/* Of what is no text, reading the environment says what is wrong with it. */
+	if (item->kind != YAML_TEXT || yaml_is_null(item) ||
+		package_parse(manager, item->text, NULL, NULL) == PACKAGE_EXACT) {
+		return 0;
+	}
+	status = pinning->asking->version(manager, item->text, &version, err);
+	if (status < 0) {
+		return error_wrap(err, "%s:%d:%d", pinning->name, item->line, item->column);
+	}
+	return replace(pinning, item, xasprintf("packages.%s", package_manager_name(manager)),
+		package_text(manager, item->text, version), err);
+}
+
+static int pin_lists(struct pinning *pinning, const struct yaml_node *packages, struct error *err)
+{
 	int status = 0;
 
-	for (size_t i = 0; packages != NULL && packages->kind == YAML_MAP && i < packages->count;
-		i++) {
+	for (size_t i = 0; packages->kind == YAML_MAP && i < packages->count; i++) {
 		const struct yaml_node *list = &packages->items[i];
 		enum package_manager manager;
 
@@ -152,40 +157,77 @@ static int pin_lists(struct pinning *pinning, const struct yaml_node *root, stru
 	return status;
 }
 
-/* Does the new text hold what it should, and nothing else in a list than before? */
+static int pin_base(struct pinning *pinning, const struct yaml_node *root, struct error *err)
+{
+	const char *key = NULL;
+	const struct yaml_node *node = pin_base_find(root, &key);
+	char *after = NULL;
+
+	if (node == NULL) {
+		return 0;
+	}
+	if (pin_base_resolve(pinning->name, root, pinning->asking, &after, err) < 0) {
+		return error_wrap(err, "%s:%d:%d", pinning->name, node->line, node->column);
+	}
+	return replace(pinning, node, xstrdup(key), after, err);
+}
+
+/* In the order of the file, whatever the order of its keys. */
+static int pin_all(struct pinning *pinning, const struct yaml_node *root, struct error *err)
+{
+	int status = 0;
+
+	for (size_t i = 0; root->kind == YAML_MAP && status == 0 && i < root->count; i++) {
+		if (streq(root->items[i].key, "base")) {
+			status = pin_base(pinning, root, err);
+		} else if (streq(root->items[i].key, "packages")) {
+			status = pin_lists(pinning, &root->items[i], err);
+		}
+	}
+	return status;
+}
+
+static bool holds(const struct yaml_node *node, const struct pin_change *change)
+{
+	if (node->kind == YAML_TEXT) {
+		return node->line == change->line && streq(node->text, change->after);
+	}
+	for (size_t i = 0; i < node->count; i++) {
+		if (holds(&node->items[i], change)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Does the new text hold what it should? */
 static int check_result(const char *name, const struct pin_result *result, struct error *err)
 {
 	CLEANUP(yaml_tree_free_p) struct yaml_node *root = NULL;
-	const struct yaml_node *packages;
-	size_t found = 0;
 
 	if (yaml_tree_parse(name, result->after, strlen(result->after), &root, err) < 0) {
 		return error_set(err, ERROR_INTERNAL, "%s: the pinned text does not parse", name);
 	}
-	packages = settings_node(root, "packages");
-	for (size_t i = 0; i < packages->count; i++) {
-		for (size_t j = 0; j < packages->items[i].count; j++) {
-			const struct yaml_node *item = &packages->items[i].items[j];
+	for (size_t i = 0; i < result->count; i++) {
+		const struct pin_change *change = &result->changes[i];
+		const struct yaml_node *part =
+			settings_node(root, str_starts(change->key, "base") ? "base" : change->key);
 
-			for (size_t k = 0; k < result->count; k++) {
-				found += item->line == result->changes[k].line &&
-					 item->kind == YAML_TEXT &&
-					 streq(item->text, result->changes[k].after);
-			}
+		if (part == NULL || !holds(part, change)) {
+			return error_set(
+				err, ERROR_INTERNAL, "%s: the pinned text reads otherwise", name);
 		}
 	}
-	return found >= result->count ? 0
-				      : error_set(err, ERROR_INTERNAL,
-						"%s: the pinned text reads otherwise", name);
+	return 0;
 }
 
-int pin_text(const char *name, const char *text, size_t length, pin_resolve_fn *resolve,
+int pin_text(const char *name, const char *text, size_t length, const struct pin_asking *asking,
 	struct pin_result *ret_result, struct error *err)
 {
 	CLEANUP(yaml_tree_free_p) struct yaml_node *root = NULL;
 	struct pin_result result = {0};
 	struct pinning pinning = {
-		.name = name, .resolve = resolve, .result = &result, .length = length};
+		.name = name, .asking = asking, .result = &result, .length = length};
 	int status = yaml_tree_parse(name, text, length, &root, err);
 
 	if (status < 0) {
@@ -193,7 +235,7 @@ int pin_text(const char *name, const char *text, size_t length, pin_resolve_fn *
 	}
 	result.before = xstrndup(text, length);
 	buffer_init(&pinning.out, 0);
-	status = pin_lists(&pinning, root, err);
+	status = pin_all(&pinning, root, err);
 	if (status == 0) {
 		buffer_add(&pinning.out, text + pinning.copied, length - pinning.copied);
 		result.after = buffer_steal(&pinning.out);
@@ -228,15 +270,15 @@ static int replace_file(const char *path, const char *text, struct error *err)
 	return status;
 }
 
-int pin_file(const char *path, bool dry_run, struct pin_result *ret_result, struct error *err)
+int pin_file(const char *path, bool dry_run, const struct pin_asking *asking,
+	struct pin_result *ret_result, struct error *err)
 {
 	CLEANUP(buffer_done) struct buffer text = {.max = YAML_BYTES_MAX};
 	struct pin_result result = {0};
 	int status = io_read_file(AT_FDCWD, path, &text, err);
 
 	if (status == 0) {
-		status = pin_text(
-			path, buffer_text(&text), text.length, package_resolve, &result, err);
+		status = pin_text(path, buffer_text(&text), text.length, asking, &result, err);
 	}
 	if (status == 0 && !dry_run && result.count > 0) {
 		status = replace_file(path, result.after, err);

@@ -124,7 +124,7 @@ class Guarded(http.server.BaseHTTPRequestHandler):
             return self.answer(401, b"{}", {"WWW-Authenticate":
                 f'Bearer realm="http://{self.headers["Host"]}/token",service="registry.test",'
                 'scope="repository:guarded:pull"'})
-        digest = path.rsplit(":", 1)[-1]
+        digest = self.server.tag if path.endswith("/manifests/1.0") else path.rsplit(":", 1)[-1]
         try:
             with open(f"{self.server.layout}/blobs/sha256/{digest}", "rb") as file:
                 return self.answer(200, file.read())
@@ -144,10 +144,10 @@ class Guarded(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def guarded(layout):
+def guarded(layout, tag=None):
     handler = type("Handler", (Guarded,), {"seen": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.layout = layout
+    server.layout, server.tag = layout, tag
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server.server_address[1], handler.seen
@@ -156,9 +156,7 @@ def guarded(layout):
         server.server_close()
 
 
-def test_tokens(machine, tmp_path):
-    layout = oci_kit.Layout(f"{tmp_path}/image")
-    made = layout.image(layer(entry("guarded", b"g")))
+def write_secrets(machine):
     secrets = f"{machine.folder}/secrets"
     os.makedirs(secrets, exist_ok=True)
     for name, text in (("right", "open sesame"), ("wrong", "nonsense")):
@@ -166,6 +164,12 @@ def test_tokens(machine, tmp_path):
             file.write(text + "\n")
         os.chmod(f"{secrets}/{name}", 0o640)
         os.chown(f"{secrets}/{name}", 0, grp.getgrnam("hob").gr_gid)
+
+
+def test_tokens(machine, tmp_path):
+    layout = oci_kit.Layout(f"{tmp_path}/image")
+    made = layout.image(layer(entry("guarded", b"g")))
+    write_secrets(machine)
     with guarded(layout.path) as (port, seen):
         base = f"127.0.0.1:{port}/guarded@{made['digest']}"
         fails(machine, "refuses to serve it to everybody", base=f"oci:{base}")
@@ -174,3 +178,55 @@ def test_tokens(machine, tmp_path):
         done = machine.build("app")
         assert "sesame" not in done.stdout
         assert any(path.startswith("/v2/guarded/blobs/") and token == "Bearer tok-123" for path, token in seen)
+
+
+def pin(machine, path, *words):
+    done = machine.hob("env", "pin", *words, path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def test_tags_are_pinned(machine, kit, tmp_path):
+    """`hob env pin` asks the registry, with the secret where there is one, or looks into the layout; and what it has
+    written is built."""
+    layout = oci_kit.Layout(f"{tmp_path}/image")
+    made = layout.image(layer(entry("pinned", b"p")))
+    kit.put("pinned:1", layout.path, made)
+    start = f"name: app # comments stay\nschedule: {{every: 0}}\nbase: oci:{kit.host}/pinned:1"
+    path = machine.write(f"{machine.environments}/app.yaml", f"{start}   # a tag\n")
+    shown = machine.hob("env", "pin", "--dry-run", path).stdout
+    assert f"+base: oci:{kit.host}/pinned:1@{made['digest']}   # a tag\n" in shown
+    assert pin(machine, path) == f"{start}@{made['digest']}   # a tag\n"
+    machine.build("app")
+    assert machine.hob("env", "pin", path).stdout == f"{path}: every version is exact\n"
+    path = machine.write(f"{machine.environments}/app.yaml", f"name: app\nbase: oci:{kit.host}/pinned:2\n")
+    done = machine.hob("env", "pin", path)
+    assert done.returncode == 3 and f"{path}:2:7: {kit.host} has no pinned:2" in done.stderr, done.stderr
+    # A layout that only root may read, and one of two images.
+    os.chmod(f"{tmp_path}", 0o700)
+    os.rename(layout.path, f"{machine.environments}/image")
+    path = machine.write(f"{machine.environments}/app.yaml", "name: app\nbase: {oci: ./image}\n")
+    assert pin(machine, path) == f"name: app\nbase: {{oci: ./image@{made['digest']}}}\n"
+    oci_kit.run("tar", "-cf", f"{machine.environments}/image.tar", "-C", f"{machine.environments}/image", ".")
+    path = machine.write(f"{machine.environments}/app.yaml", "name: app\nbase: oci:./image.tar\n")
+    assert pin(machine, path) == f"name: app\nbase: oci:./image.tar@{made['digest']}\n"
+    machine.build("app")
+    with open(f"{machine.environments}/image/index.json", "w", encoding="utf-8") as file:
+        json.dump({"schemaVersion": 2, "manifests": [made, made]}, file)
+    path = machine.write(f"{machine.environments}/app.yaml", "name: app\nbase: oci:./image\n")
+    done = machine.hob("env", "pin", path)
+    assert done.returncode != 0 and "holds 2 images" in done.stderr and made["digest"] in done.stderr, done.stderr
+
+
+def test_a_guarded_tag_is_pinned(machine, tmp_path):
+    layout = oci_kit.Layout(f"{tmp_path}/image")
+    made = layout.image(layer(entry("guarded", b"g")))
+    write_secrets(machine)
+    with guarded(layout.path, made["digest"][7:]) as (port, _):
+        text = f"name: app\nbase:\n  oci: 127.0.0.1:{port}/guarded:1.0\n  user: robot\n  secret: "
+        path = machine.write(f"{machine.environments}/app.yaml", f"{text}wrong\n")
+        done = machine.hob("env", "pin", path)
+        assert done.returncode != 0 and "refuses user robot" in done.stderr, done.stderr
+        path = machine.write(path, f"{text}right\n")
+        assert f"guarded:1.0@{made['digest']}\n" in pin(machine, path)

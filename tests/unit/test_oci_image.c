@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "builder/bases/oci_image.h"
+#include "base/buffer.h"
 #include "configs/oci_reference.h"
 
 #include <stdio.h>
@@ -180,6 +181,67 @@ static void test_configs(void **state)
 	assert_kind(config("{}", &err), &err, ERROR_UNSUPPORTED);
 }
 
+static void test_layouts(void **state)
+{
+	static const struct {
+		const char *text;
+		enum error_kind kind;
+		const char *says;
+	} bad[] = {{"[]", ERROR_CORRUPT, "no JSON object"}, {"{}", ERROR_CORRUPT, "names no image"},
+		{"{\"manifests\": []}", ERROR_CORRUPT, "names no image"},
+		{"{\"manifests\": [{\"digest\": \"sha256:1\"}]}", ERROR_CORRUPT, "no sha256"},
+		{"{\"manifests\": [{\"digest\": \"one\"}, {\"digest\": \"two\"}]}", ERROR_CONFLICT,
+			"holds 2 images"}};
+	CLEANUP(free_p)
+	char *text = xasprintf("{\"manifests\": [{\"digest\": \"sha256:%064d\", \"size\": 3}]}", 5);
+	CLEANUP(buffer_done) struct buffer many = {0};
+	char sha256[SHA256_TEXT_SIZE] = "";
+	struct error err = ERROR_INIT;
+
+	(void)state;
+	assert_ok(oci_layout_parse(text, strlen(text), sha256, &err), &err);
+	assert_int_equal(strlen(sha256), 64);
+	assert_int_equal(sha256[63], '5');
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_kind(oci_layout_parse(bad[i].text, strlen(bad[i].text), sha256, &err), &err,
+			bad[i].kind);
+		assert_contains(err.message, bad[i].says);
+	}
+	assert_contains(err.hint, "one (), two ()");
+	buffer_add_str(&many, "{\"manifests\": [{}");
+	for (int i = 0; i < 1000; i++) {
+		buffer_addf(&many, ", {\"digest\": \"%080d\"}", i);
+	}
+	buffer_add_str(&many, "]}");
+	assert_kind(oci_layout_parse(buffer_text(&many), many.length, sha256, &err), &err,
+		ERROR_CONFLICT);
+}
+
+static void test_tokens(void **state)
+{
+	static const char *const good[] = {
+		"{\"token\": \"a.b-c\"}", "{\"access_token\": \"a.b-c\", \"expires_in\": 3}"};
+	static const char *const bad[] = {"", "x", "[]", "{}", "{\"token\": \"\"}",
+		"{\"token\": 3}", "{\"token\": \"a b\"}", "{\"token\": \"a\\r\\nX: y\"}",
+		"{\"token\": \"\\u00e4\"}"};
+	struct error err = ERROR_INIT;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		CLEANUP(free_p) char *token = NULL;
+
+		assert_ok(oci_token_parse(good[i], strlen(good[i]), &token, &err), &err);
+		assert_string_equal(token, "a.b-c");
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		char *token = NULL;
+
+		assert_kind(
+			oci_token_parse(bad[i], strlen(bad[i]), &token, &err), &err, ERROR_REMOTE);
+		assert_null(token);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -189,6 +251,8 @@ int main(void)
 		cmocka_unit_test(test_indexes),
 		cmocka_unit_test(test_manifests),
 		cmocka_unit_test(test_configs),
+		cmocka_unit_test(test_layouts),
+		cmocka_unit_test(test_tokens),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,8 @@
 #include "tests/lib/test.h"
 
 #include "base/buffer.h"
+#include "base/clock.h"
+#include "configs/deb_reference.h"
 #include "configs/environment.h"
 #include "configs/packages/pin.h"
 #include "configs/packages/resolve.h"
@@ -51,12 +53,32 @@ static int resolve(
 	return 0;
 }
 
+static int digest(
+	void *context, const struct pin_image *image, char **ret_digest, struct error *err)
+{
+	CLEANUP(free_p)
+	char *said =
+		xasprintf("%s %s %s", image->reference, image->user != NULL ? image->user : "-",
+			image->secret != NULL ? image->secret : "-");
+
+	asked++;
+	if (strstr(said, "missing") != NULL) {
+		return error_set(err, ERROR_NOT_FOUND, "no %s", said);
+	}
+	assert_string_equal(said, *(const char **)context);
+	*ret_digest = xasprintf("sha256:%064d", 7);
+	return 0;
+}
+
+static const char *expected; /* what is asked of a registry */
+static const struct pin_asking asking = {resolve, digest, &expected};
+
 static void pin(const char *before, const char *after)
 {
 	struct pin_result result = {0};
 	struct error err = ERROR_INIT;
 
-	assert_ok(pin_text("app.yaml", before, strlen(before), resolve, &result, &err), &err);
+	assert_ok(pin_text("app.yaml", before, strlen(before), &asking, &result, &err), &err);
 	assert_string_equal(result.before, before);
 	assert_string_equal(result.after, after);
 	pin_result_done(&result);
@@ -100,7 +122,7 @@ static void refuse(const char *text, enum error_kind kind, const char *message)
 	struct pin_result result = {0};
 	struct error err = ERROR_INIT;
 
-	assert_kind(pin_text("app.yaml", text, strlen(text), resolve, &result, &err), &err, kind);
+	assert_kind(pin_text("app.yaml", text, strlen(text), &asking, &result, &err), &err, kind);
 	assert_non_null(strstr(err.message, message));
 	assert_null(result.after);
 }
@@ -114,6 +136,66 @@ static void test_what_cannot_be_pinned(void **state)
 	refuse("name: [\n", ERROR_INVALID, "app.yaml");
 }
 
+#define DIGEST "sha256:0000000000000000000000000000000000000000000000000000000000000007"
+
+static void test_images(void **state)
+{
+	(void)state;
+	expected = "debian:12 - -";
+	pin("name: a\npackages: {npm: [b]}\nbase: oci:debian:12 # now\n",
+		"name: a\npackages: {npm: [b@10.20.30]}\nbase: oci:debian:12@" DIGEST " # now\n");
+	expected = "host:5000/team/image robot token";
+	pin("base:\n  user: robot\n  oci: \"host:5000/team/image\"\n  secret: token\nname: a\n",
+		"base:\n  user: robot\n  oci: \"host:5000/team/image@" DIGEST "\"\n"
+		"  secret: token\nname: a\n");
+	expected = "/srv/envs/layout - -";
+	{
+		static const char text[] = "name: a\nbase: oci:./layout\n";
+		struct pin_result result = {0};
+		struct error err = ERROR_INIT;
+
+		assert_ok(pin_text("/srv/envs/a.yaml", text, strlen(text), &asking, &result, &err),
+			&err);
+		assert_string_equal(result.after, "name: a\nbase: oci:./layout@" DIGEST "\n");
+		assert_string_equal(result.changes[0].key, "base");
+		pin_result_done(&result);
+	}
+	asked = 0;
+	pin("name: a\nbase: oci:debian@" DIGEST "\n", "name: a\nbase: oci:debian@" DIGEST "\n");
+	pin("name: a\nbase: host\n", "name: a\nbase: host\n");
+	pin("name: a\nbase: oci:NOT/AN IMAGE\n", "name: a\nbase: oci:NOT/AN IMAGE\n");
+	assert_int_equal(asked, 0);
+	refuse("name: a\nbase: oci:missing:1\n", ERROR_NOT_FOUND, "app.yaml:2:7: no missing:1");
+	refuse("name: a\nbase: \"oci:\\x6dissing\"\n", ERROR_NOT_FOUND, "app.yaml:2:7");
+}
+
+/* As the date is that of now, the rest is compared. */
+static void pin_debian(const char *text, const char *start, const char *end)
+{
+	struct pin_result result = {0};
+	struct error err = ERROR_INIT;
+	int64_t date_ms = 0;
+	char date[17] = "";
+
+	assert_ok(pin_text("app.yaml", text, strlen(text), &asking, &result, &err), &err);
+	assert_int_equal(result.count, 1);
+	assert_true(str_starts(result.after, start));
+	memcpy(date, result.after + strlen(start), 16);
+	assert_true(deb_date_parse(date, &date_ms));
+	assert_true(date_ms <= clock_real_ms());
+	assert_string_equal(result.after + strlen(start) + 16, end);
+	pin_result_done(&result);
+}
+
+static void test_debians(void **state)
+{
+	(void)state;
+	pin_debian("base: deb:bookworm # x\nname: a\n", "base: deb:bookworm@", " # x\nname: a\n");
+	pin_debian("name: a\nbase: {mirror: \"http://m\", deb: 'sid'}\n",
+		"name: a\nbase: {mirror: \"http://m\", deb: 'sid@", "'}\n");
+	pin("base: deb:sid@20240601T000000Z\n", "base: deb:sid@20240601T000000Z\n");
+}
+
 static void test_diff(void **state)
 {
 	static const char text[] = "name: a\npackages:\n  npm: [b, c]\n  pip:\n  - d\n";
@@ -122,7 +204,7 @@ static void test_diff(void **state)
 	CLEANUP(buffer_done) struct buffer diff = {0};
 
 	(void)state;
-	assert_ok(pin_text("app.yaml", text, strlen(text), resolve, &result, &err), &err);
+	assert_ok(pin_text("app.yaml", text, strlen(text), &asking, &result, &err), &err);
 	pin_diff("app.yaml", &result, &diff);
 	assert_string_equal(buffer_text(&diff),
 		"--- app.yaml\n+++ app.yaml\n@@ -3 +3 @@\n-  npm: [b, c]\n"
@@ -140,6 +222,8 @@ int main(void)
 		cmocka_unit_test(test_only_what_is_loose_changes),
 		cmocka_unit_test(test_marks_and_line_ends),
 		cmocka_unit_test(test_what_cannot_be_pinned),
+		cmocka_unit_test(test_images),
+		cmocka_unit_test(test_debians),
 		cmocka_unit_test(test_diff),
 	};
 

@@ -1,7 +1,10 @@
-/* hob env pin: what an environment names without an exact version gets the one of now. */
+/* hob env pin: what an environment names without an exact version, digest or date gets the one of
+ * now. */
 #include "base/buffer.h"
 #include "base/memory.h"
+#include "base/process.h"
 #include "configs/packages/pin.h"
+#include "configs/packages/resolve.h"
 #include "pool/cli/cli.h"
 #include "pool/cli/human.h"
 
@@ -58,9 +61,59 @@ static void print_file(const char *file, const struct pin_result *result, bool d
 	}
 }
 
+static int take_answer(const char *output, char **ret_digest, struct error *err)
+{
+	CLEANUP(json_decref_p) json_t *answer = NULL;
+	const json_t *problem;
+	const char *digest, *hint;
+
+	if (json_parse_object(output, strlen(output), &answer, err) < 0) {
+		return error_set(err, ERROR_INTERNAL, "hob-build gave no answer");
+	}
+	digest = json_string_value(json_object_get(answer, "digest"));
+	if (digest != NULL) {
+		*ret_digest = xstrdup(digest);
+		return 0;
+	}
+	problem = json_object_get(answer, "error");
+	digest = json_string_value(json_object_get(problem, "kind"));
+	hint = json_string_value(json_object_get(problem, "hint"));
+	error_set(err, error_kind_from_name(digest != NULL ? digest : ""), "%s",
+		json_string_value(json_object_get(problem, "message")));
+	return hint != NULL ? error_hint(err, "%s", hint) : -(int)err->kind;
+}
+
+/* Registries are asked by hob-build, which gives up its rights first. */
+static int ask_digest(
+	void *context, const struct pin_image *image, char **ret_digest, struct error *err)
+{
+	const struct cli *cli = context;
+	const char *const options[][2] = {{"--resolve-base", image->reference},
+		{"--user", image->user}, {"--secret", image->secret},
+		{"--config", cli->config_option}};
+	CLEANUP(free_p) char *path = NULL;
+	CLEANUP(free_p) char *output = NULL;
+	CLEANUP(strv_free_p) char **argv = NULL;
+	int code, status = process_sibling("hob-build", &path, err);
+
+	if (status < 0) {
+		return status;
+	}
+	strv_add(&argv, path);
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		if (options[i][1] != NULL) {
+			strv_add(&argv, options[i][0]);
+			strv_add(&argv, options[i][1]);
+		}
+	}
+	status = process_run(argv, &output, &code, err);
+	return status < 0 ? status : take_answer(output, ret_digest, err);
+}
+
 static int env_pin_run(struct call *call, struct error *err)
 {
 	const struct pin_values *values = call->values;
+	const struct pin_asking asking = {package_resolve, ask_digest, call->cli};
 	CLEANUP(json_decref_p) json_t *json = json_object();
 	json_t *files = json_array();
 	int status = 0;
@@ -69,7 +122,7 @@ static int env_pin_run(struct call *call, struct error *err)
 	for (size_t i = 0; status == 0 && i < call->operand_count; i++) {
 		struct pin_result result = {0};
 
-		status = pin_file(call->operands[i], values->dry_run, &result, err);
+		status = pin_file(call->operands[i], values->dry_run, &asking, &result, err);
 		if (status == 0 && call->cli->json) {
 			json_array_append_new(
 				files, file_json(call->operands[i], &result, values->dry_run));
@@ -87,11 +140,13 @@ static int env_pin_run(struct call *call, struct error *err)
 const struct verb verb_env_pin = {
 	.name = "pin",
 	.operands = "FILE…",
-	.summary = "Write the exact versions of packages into environment files",
+	.summary = "Write exact versions, digests and dates into environment files",
 	.details =
 		"Asks this machine's apt-cache, npm and pip which version each name that is not\n"
 		"exact stands for now, and replaces just that text. A base of another\n"
-		"distribution has versions of its own: take those of packages.apt from there.",
+		"distribution has versions of its own: take those of packages.apt from there.\n"
+		"A base oci:NAME:TAG gets the digest that its registry (or layout) has now, and\n"
+		"deb:SUITE the date of now.",
 	VERB_OPTIONS(pin_rows, struct pin_values),
 	.operands_min = 1,
 	.operands_max = SIZE_MAX,
