@@ -1,6 +1,7 @@
 /*
- * epoll with a binary heap of timers. Invariants: a freed source stays on the `dead` list until no
- * event of the current batch can name it; a timer's `place` is its index in the heap or NOWHERE.
+ * epoll with two binary heaps of timers: those that are punctual, and those that can wait.
+ * Invariants: a freed source stays on the `dead` list until no event of the current batch can name
+ * it; a timer's `place` is its index in its heap or NOWHERE.
  */
 #include "base/loop.h"
 
@@ -25,8 +26,14 @@ struct loop_source {
 	struct loop_source *next, *previous;
 };
 
+struct timer_heap {
+	struct loop_timer **timers; /* the first is the next that is due */
+	size_t count, room;
+};
+
 struct loop_timer {
 	struct loop *loop;
+	struct timer_heap *heap; /* that it is or was in */
 	loop_timer_fn *fn;
 	void *context;
 	int64_t at_ms;
@@ -46,8 +53,8 @@ struct loop {
 	struct loop_source *signal_source;
 	struct loop_source *sources;
 	struct loop_source *dead;
-	struct loop_timer **heap;
-	size_t heap_count, heap_room;
+	struct timer_heap punctual, patient;
+	bool quiet; /* nothing has happened for LOOP_QUIET_MS but what can wait */
 	bool stopped;
 };
 
@@ -84,10 +91,14 @@ void loop_close(struct loop *loop)
 		loop_source_free(loop->sources);
 	}
 	bury_dead(loop);
-	while (loop->heap_count > 0) {
-		loop_timer_free(loop->heap[0]);
+	while (loop->punctual.count > 0) {
+		loop_timer_free(loop->punctual.timers[0]);
 	}
-	free(loop->heap);
+	while (loop->patient.count > 0) {
+		loop_timer_free(loop->patient.timers[0]);
+	}
+	free(loop->punctual.timers);
+	free(loop->patient.timers);
 	fd_done(&loop->signal_fd);
 	close(loop->epoll_fd);
 	free(loop);
@@ -148,40 +159,40 @@ void loop_source_free(struct loop_source *source)
 	loop->dead = source;
 }
 
-static void heap_put(struct loop *loop, struct loop_timer *timer, size_t place)
+static void heap_put(struct timer_heap *heap, struct loop_timer *timer, size_t place)
 {
-	loop->heap[place] = timer;
+	heap->timers[place] = timer;
 	timer->place = place;
 }
 
-static void heap_up(struct loop *loop, struct loop_timer *timer, size_t place)
+static void heap_up(struct timer_heap *heap, struct loop_timer *timer, size_t place)
 {
-	while (place > 0 && loop->heap[(place - 1) / 2]->at_ms > timer->at_ms) {
-		heap_put(loop, loop->heap[(place - 1) / 2], place);
+	while (place > 0 && heap->timers[(place - 1) / 2]->at_ms > timer->at_ms) {
+		heap_put(heap, heap->timers[(place - 1) / 2], place);
 		place = (place - 1) / 2;
 	}
-	heap_put(loop, timer, place);
+	heap_put(heap, timer, place);
 }
 
-static void heap_down(struct loop *loop, struct loop_timer *timer, size_t place)
+static void heap_down(struct timer_heap *heap, struct loop_timer *timer, size_t place)
 {
 	for (;;) {
 		size_t child = 2 * place + 1;
 
-		if (child >= loop->heap_count) {
+		if (child >= heap->count) {
 			break;
 		}
-		if (child + 1 < loop->heap_count &&
-			loop->heap[child + 1]->at_ms < loop->heap[child]->at_ms) {
+		if (child + 1 < heap->count &&
+			heap->timers[child + 1]->at_ms < heap->timers[child]->at_ms) {
 			child++;
 		}
-		if (loop->heap[child]->at_ms >= timer->at_ms) {
+		if (heap->timers[child]->at_ms >= timer->at_ms) {
 			break;
 		}
-		heap_put(loop, loop->heap[child], place);
+		heap_put(heap, heap->timers[child], place);
 		place = child;
 	}
-	heap_put(loop, timer, place);
+	heap_put(heap, timer, place);
 }
 
 struct loop_timer *loop_timer_new(struct loop *loop, loop_timer_fn *fn, void *context)
@@ -192,14 +203,18 @@ struct loop_timer *loop_timer_new(struct loop *loop, loop_timer_fn *fn, void *co
 	return timer;
 }
 
+static void timer_start(struct loop_timer *timer, struct timer_heap *heap, int64_t at_ms)
+{
+	loop_timer_stop(timer);
+	timer->heap = heap;
+	timer->at_ms = at_ms;
+	(void)*array_add(&heap->timers, &heap->count, &heap->room);
+	heap_up(heap, timer, heap->count - 1);
+}
+
 void loop_timer_at(struct loop_timer *timer, int64_t at_ms)
 {
-	struct loop *loop = timer->loop;
-
-	loop_timer_stop(timer);
-	timer->at_ms = at_ms;
-	(void)*array_add(&loop->heap, &loop->heap_count, &loop->heap_room);
-	heap_up(loop, timer, loop->heap_count - 1);
+	timer_start(timer, &timer->loop->punctual, at_ms);
 }
 
 void loop_timer_after(struct loop_timer *timer, int64_t delay_ms)
@@ -207,9 +222,14 @@ void loop_timer_after(struct loop_timer *timer, int64_t delay_ms)
 	loop_timer_at(timer, clock_mono_ms() + delay_ms);
 }
 
+void loop_timer_later(struct loop_timer *timer, int64_t delay_ms)
+{
+	timer_start(timer, &timer->loop->patient, clock_mono_ms() + delay_ms);
+}
+
 void loop_timer_stop(struct loop_timer *timer)
 {
-	struct loop *loop = timer->loop;
+	struct timer_heap *heap = timer->heap;
 	size_t place = timer->place;
 	struct loop_timer *last;
 
@@ -217,12 +237,12 @@ void loop_timer_stop(struct loop_timer *timer)
 		return;
 	}
 	timer->place = NOWHERE;
-	last = loop->heap[--loop->heap_count];
+	last = heap->timers[--heap->count];
 	if (last == timer) {
 		return;
 	}
-	heap_up(loop, last, place);
-	heap_down(loop, last, last->place);
+	heap_up(heap, last, place);
+	heap_down(heap, last, last->place);
 }
 
 void loop_timer_free(struct loop_timer *timer)
@@ -273,26 +293,56 @@ int loop_add_signal(
 		loop, loop->signal_fd, EPOLLIN, on_signal, loop, &loop->signal_source, err);
 }
 
+static int64_t heap_next_ms(const struct timer_heap *heap)
+{
+	return heap->count > 0 ? heap->timers[0]->at_ms : INT64_MAX;
+}
+
 static int next_timeout_ms(const struct loop *loop)
 {
-	int64_t left;
+	int64_t next = heap_next_ms(&loop->punctual), patient = heap_next_ms(&loop->patient);
+	int64_t now, left;
 
-	if (loop->heap_count == 0) {
+	if (next == INT64_MAX && patient == INT64_MAX) {
 		return -1;
 	}
-	left = loop->heap[0]->at_ms - clock_mono_ms();
+	now = clock_mono_ms();
+	if (patient > now) {
+		next = patient < next ? patient : next;
+	} else if (loop->quiet || patient + LOOP_LATE_MS <= now) {
+		next = now;
+	} else if (next > now + LOOP_QUIET_MS) {
+		next = now + LOOP_QUIET_MS;
+	}
+	left = next - now;
 	return left <= 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
 }
 
-static void fire_timers(struct loop *loop)
+static void timer_fire(struct loop_timer *timer)
+{
+	loop_timer_stop(timer);
+	timer->fn(timer->context);
+}
+
+static size_t fire_punctual(struct loop *loop)
 {
 	int64_t now = clock_mono_ms();
+	size_t fired = 0;
 
-	while (!loop->stopped && loop->heap_count > 0 && loop->heap[0]->at_ms <= now) {
-		struct loop_timer *timer = loop->heap[0];
+	while (!loop->stopped && heap_next_ms(&loop->punctual) <= now) {
+		timer_fire(loop->punctual.timers[0]);
+		fired++;
+	}
+	return fired;
+}
 
-		loop_timer_stop(timer);
-		timer->fn(timer->context);
+static void fire_patient(struct loop *loop)
+{
+	int64_t next = heap_next_ms(&loop->patient);
+
+	if (!loop->stopped && next != INT64_MAX &&
+		next + (loop->quiet ? 0 : LOOP_LATE_MS) <= clock_mono_ms()) {
+		timer_fire(loop->patient.timers[0]);
 	}
 }
 
@@ -302,7 +352,8 @@ int loop_run(struct loop *loop, struct error *err)
 
 	loop->stopped = false;
 	while (!loop->stopped) {
-		int count = epoll_wait(loop->epoll_fd, batch, LOOP_BATCH, next_timeout_ms(loop));
+		int timeout_ms = next_timeout_ms(loop);
+		int count = epoll_wait(loop->epoll_fd, batch, LOOP_BATCH, timeout_ms);
 
 		if (count < 0 && errno != EINTR) {
 			return error_sys(err, errno, "epoll_wait");
@@ -315,7 +366,9 @@ int loop_run(struct loop *loop, struct error *err)
 			}
 		}
 		bury_dead(loop);
-		fire_timers(loop);
+		loop->quiet =
+			fire_punctual(loop) == 0 && count == 0 && (loop->quiet || timeout_ms > 0);
+		fire_patient(loop);
 	}
 	return 0;
 }

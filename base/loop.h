@@ -35,6 +35,11 @@ struct loop_timer *loop_timer_new(struct loop *loop, loop_timer_fn *fn, void *co
 /* At clock_mono_ms() >= at_ms; arming again moves it. O(log n). */
 void loop_timer_at(struct loop_timer *timer, int64_t at_ms);
 void loop_timer_after(struct loop_timer *timer, int64_t delay_ms);
+/* The same for work that can wait: it is done when nothing else has happened for LOOP_QUIET_MS, one
+ * piece in a turn, and without regard to others only once it is LOOP_LATE_MS late. */
+#define LOOP_QUIET_MS 1
+#define LOOP_LATE_MS 25
+void loop_timer_later(struct loop_timer *timer, int64_t delay_ms);
 void loop_timer_stop(struct loop_timer *timer);
 void loop_timer_free(struct loop_timer *timer); /* NULL is fine */
 

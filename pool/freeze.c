@@ -84,7 +84,7 @@ void entry_freeze_later(struct entry *entry)
 
 	/* Whoever reserved it may be here any moment. */
 	if (entry->record.state == ENTRY_READY && after_ms > 0 && entry->hint == NULL) {
-		loop_timer_after(
+		loop_timer_later(
 			entry->freeze_timer, demand_is_squeezed(entry->pool) ? 0 : after_ms);
 	} else {
 		loop_timer_stop(entry->freeze_timer);
@@ -101,8 +101,15 @@ void entry_thaw(struct entry *entry)
 
 void entry_thaw_soon(struct entry *entry)
 {
-	/* After what is due at 0, the answers of the API above all. */
-	loop_timer_at(entry->freeze_timer, clock_mono_ms());
+	loop_timer_later(entry->freeze_timer, 0);
+}
+
+void entry_thaw_due(struct entry *entry)
+{
+	entry_thaw(entry);
+	if (entry->record.state == ENTRY_CLAIMED) {
+		meter_begin(entry);
+	}
 }
 
 /* ---- claimed ones ---- */
@@ -262,8 +269,7 @@ int entry_wake(struct entry *entry, bool only_looks, struct error *err)
 			entry_touch(entry);
 		}
 	} else if (entry->frozen) {
-		entry_thaw(entry);
-		meter_begin(entry);
+		entry_thaw_due(entry);
 	}
 	return status == 0 ? entry_check_usable(entry, err) : status;
 }
@@ -316,8 +322,7 @@ void entry_on_freeze_timer(void *context)
 	} else if (entry->record.state == ENTRY_READY) {
 		entry_thaw(entry);
 	} else if (entry->record.state == ENTRY_CLAIMED) {
-		entry_thaw(entry);
-		meter_begin(entry);
+		entry_thaw_due(entry);
 	} else if (entry->record.state == ENTRY_PAUSED) {
 		look_again(entry);
 	}

@@ -28,9 +28,10 @@ struct entry_pause {
 void entry_freeze(struct entry *entry);
 void entry_freeze_later(struct entry *entry);
 void entry_thaw(struct entry *entry); /* not frozen: nothing */
-/* Claimed, or reserved by a hint: what is left to do for it, at the end of this turn of the loop,
- * so that the answer does not wait for it. */
+/* Claimed, or reserved by a hint: what is left to do for it, as soon as the loop has time, so that
+ * neither its answer nor the next claims wait for it. Whoever uses it first thaws it himself. */
 void entry_thaw_soon(struct entry *entry);
+void entry_thaw_due(struct entry *entry); /* that, now: before anything else is done with it */
 
 /* `wait` may be NULL. Commands' time limits stand still too. ERROR_CONFLICT when it is not claimed
  * or being copied; a paused one stays so. */

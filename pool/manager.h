@@ -127,7 +127,9 @@ struct manager {
 	size_t hint_leftover_count, hint_leftover_room;
 	size_t entry_count; /* every one that is not gone */
 	size_t ready_count, claimed_count, creating_count;
-	int64_t claimed_at_ms, refill_at_ms; /* monotonic: see manager_claimed */
+	/* Monotonic: the last claim, and the first of those that came one after the other. */
+	int64_t claimed_at_ms, claims_since_ms;
+	int64_t refill_at_ms; /* the first pool that waits for that; INT64_MAX: none */
 	struct environment_list environments;
 	/* Start: nothing is created before what the last hobd left is adopted or destroyed. */
 	size_t pending;
@@ -170,11 +172,15 @@ void manager_dirty(struct manager *manager);
 void manager_reconcile(struct manager *manager); /* reconcile.c */
 
 /*
- * A warm sandbox was handed out. The first claim after a quiet time is often the first of many: the
- * pools are refilled a moment later, so that the others do not share the processors with clones.
+ * A warm sandbox was handed out. The first claim after QUIET_MS is often the first of many, which
+ * are not to share the processors with clones: the pools are refilled when no other has come for
+ * REFILL_PAUSE_MS, but after REFILL_PAUSE_MAX_MS in any case, and where less than half of the
+ * target is left after REFILL_PAUSE_MS. While claims go on coming then, one is made at a time as
+ * long as half of the target is there.
  */
 #define QUIET_MS 100
 #define REFILL_PAUSE_MS 10
+#define REFILL_PAUSE_MAX_MS 100
 void manager_claimed(struct manager *manager);
 
 /* NULL: no such sandbox. */

@@ -40,7 +40,7 @@ void page_out_later(struct entry *entry)
 		bool at_once =
 			entry->record.state == ENTRY_READY && demand_is_squeezed(entry->pool);
 
-		loop_timer_after(
+		loop_timer_later(
 			entry->page_timer, at_once ? 0 : entry->manager->config->page_out_after_ms);
 	} else {
 		loop_timer_stop(entry->page_timer);
@@ -72,7 +72,7 @@ void page_out_on_timer(void *context)
 		return;
 	}
 	if (manager->paging) {
-		loop_timer_after(entry->page_timer, TURN_MS);
+		loop_timer_later(entry->page_timer, TURN_MS);
 		return;
 	}
 	demand_weigh(entry);

@@ -15,6 +15,8 @@
 
 /* Creations begun in one turn of the loop: claims that arrive meanwhile wait no longer. */
 #define CREATES_PER_TURN 1
+/* So long after a claim others may follow it. */
+#define GENTLY_MS 20
 /* And again without any event, in case one was missed. */
 #define RECONCILE_EVERY_MS 30000
 
@@ -23,10 +25,19 @@ static int64_t unreserved(const struct pool_image *image)
 	return (int64_t)(image->ready - image->ready_hinted);
 }
 
+/* Of its ready ones. The lists are long and nearly always this is so. */
+static bool all_on_head(const struct pool *pool)
+{
+	return pool->head == NULL || pool->entries[ENTRY_READY].count == pool->head->ready;
+}
+
 static int64_t refreshing_count(const struct pool *pool)
 {
 	int64_t count = 0;
 
+	if (all_on_head(pool)) {
+		return 0;
+	}
 	for (const struct entry *entry = pool->entries[ENTRY_READY].first; entry != NULL;
 		entry = entry->next) {
 		count += entry->hint == NULL && entry_refreshes(entry) ? 1 : 0;
@@ -92,20 +103,70 @@ static void retire(struct pool *pool, bool stale, int64_t wanted, const char *re
 	}
 }
 
+/* When the pool is refilled after claims. 0: nobody has claimed. */
+static int64_t refill_at_ms(
+	const struct manager *manager, const struct pool_view *view, bool *ret_plenty)
+{
+	int64_t pause_ms = view->target - view->ready_head > view->ready_head ? REFILL_PAUSE_MS
+									      : REFILL_PAUSE_MAX_MS;
+	int64_t last_ms = manager->claims_since_ms + pause_ms;
+	int64_t at_ms = manager->claimed_at_ms + REFILL_PAUSE_MS;
+
+	*ret_plenty = pause_ms == REFILL_PAUSE_MAX_MS;
+	return manager->claimed_at_ms == 0 ? 0 : at_ms < last_ms ? at_ms : last_ms;
+}
+
+static void look_again_at(struct manager *manager, int64_t at_ms)
+{
+	manager->refill_at_ms = at_ms < manager->refill_at_ms ? at_ms : manager->refill_at_ms;
+}
+
+/* Makes what the plan says, or says when. */
+static void refill(struct pool *pool, const struct pool_view *view, int64_t wanted, int64_t now_ms,
+	int64_t *left)
+{
+	struct manager *manager = pool->manager;
+	bool plenty;
+	int64_t at_ms = refill_at_ms(manager, view, &plenty);
+	int64_t gently_until_ms = plenty && at_ms > 0 ? manager->claimed_at_ms + GENTLY_MS : 0;
+
+	if (wanted > 0 && now_ms < at_ms) {
+		look_again_at(manager, at_ms);
+		return;
+	}
+	for (; wanted > 0 && *left > 0; wanted--, *left -= 1) {
+		unsigned attempts = pool->attempts;
+
+		if (now_ms < gently_until_ms && manager->creating_count > 0) {
+			look_again_at(manager, gently_until_ms);
+			return;
+		}
+		entry_create(pool, pool->head, NULL);
+		if (pool->attempts > attempts) {
+			return;
+		}
+	}
+	if (wanted > 0) {
+		manager_dirty(manager);
+	}
+}
+
 static void pool_reconcile(struct pool *pool, int64_t now_ms, int64_t *left)
 {
 	bool failing = pool->attempts > 0 && now_ms < pool->retry_at_ms;
 	struct pool_view view;
 	struct pool_plan plan;
 
-	pool_refresh(pool);
+	if (!all_on_head(pool)) {
+		pool_refresh(pool);
+	}
 	if (pool->attempts > 0 && pool->trouble_until_ms > 0 && now_ms >= pool->trouble_until_ms &&
 		pool->entries[ENTRY_READY].count > 0) {
 		pool_recovered(pool);
 	}
 	if (pool->conf == NULL) {
 		hints_drain(pool);
-	} else if (pool->ready_hinted > 0 && !failing) {
+	} else if (pool->ready_hinted > 0 && !failing && !all_on_head(pool)) {
 		hints_follow(pool);
 	}
 	claims_provide(pool);
@@ -116,27 +177,14 @@ static void pool_reconcile(struct pool *pool, int64_t now_ms, int64_t *left)
 		view.draining ? "its environment is gone" : "a newer image is there");
 	retire(pool, false, plan.retire_ready,
 		view.draining ? "its environment is gone" : "more than the target were ready");
-	if (now_ms < pool->manager->refill_at_ms) {
-		return;
-	}
-	for (; plan.create > 0 && *left > 0; plan.create--, *left -= 1) {
-		unsigned attempts = pool->attempts;
-
-		entry_create(pool, pool->head, NULL);
-		if (pool->attempts > attempts) {
-			break;
-		}
-	}
-	if (plan.create > 0 && *left == 0) {
-		manager_dirty(pool->manager);
-	}
+	refill(pool, &view, plan.create, now_ms, left);
 }
 
 static int64_t next_look_ms(const struct manager *manager, int64_t now_ms)
 {
-	int64_t at = manager->refill_at_ms > now_ms ? manager->refill_at_ms
-						    : now_ms + RECONCILE_EVERY_MS;
+	int64_t at = now_ms + RECONCILE_EVERY_MS;
 
+	at = manager->refill_at_ms < at ? manager->refill_at_ms : at;
 	for (const struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
 		if (pool->attempts > 0 && pool->conf != NULL && pool->retry_at_ms > now_ms &&
 			pool->retry_at_ms < at) {
@@ -151,7 +199,7 @@ void manager_claimed(struct manager *manager)
 	int64_t now_ms = clock_mono_ms();
 
 	if (now_ms - manager->claimed_at_ms > QUIET_MS) {
-		manager->refill_at_ms = now_ms + REFILL_PAUSE_MS;
+		manager->claims_since_ms = now_ms;
 	}
 	manager->claimed_at_ms = now_ms;
 }
@@ -164,6 +212,7 @@ void manager_reconcile(struct manager *manager)
 	if (!manager->started || manager->stopping) {
 		return;
 	}
+	manager->refill_at_ms = INT64_MAX;
 	demands_look(manager);
 	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
 		pool_reconcile(pool, now_ms, &left);

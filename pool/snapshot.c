@@ -11,6 +11,7 @@
 #include "base/process.h"
 #include "configs/config.h"
 #include "pool/entry.h"
+#include "pool/freeze.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
@@ -337,6 +338,9 @@ static void make(struct snapshot_job *job, const char *staging)
 		return;
 	}
 	(void)fault_point("snapshot.make");
+	if (job->entry->record.state == ENTRY_CLAIMED) {
+		entry_thaw_due(job->entry); /* not in the middle of the copying */
+	}
 	job->launching = true;
 	job->entry->copying = true;
 	sandbox_snapshot(job->manager->launcher, job->id, job->staging, previous_layer(job),

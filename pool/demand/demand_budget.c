@@ -25,17 +25,18 @@ static void smooth(double *value, bool *known, double measured)
 static void weigh(const struct entry *entry)
 {
 	struct demand *demand = entry->pool->demand;
-	struct sandbox_usage usage;
+	int64_t cpu_us, bytes;
 	struct error err = ERROR_INIT;
 
-	if (sandbox_usage_read(entry->manager->config, entry->record.id, &usage, &err) < 0 ||
-		usage.memory_bytes <= 0) {
+	if (sandbox_sums_read(entry->manager->config, entry->record.id, &cpu_us, &bytes, &err) <
+			0 ||
+		bytes <= 0) {
 		return;
 	}
 	if (entry->paged_out) {
-		smooth(&demand->idle_bytes, &demand->idle_measured, (double)usage.memory_bytes);
+		smooth(&demand->idle_bytes, &demand->idle_measured, (double)bytes);
 	} else {
-		smooth(&demand->bytes, &demand->measured, (double)usage.memory_bytes);
+		smooth(&demand->bytes, &demand->measured, (double)bytes);
 	}
 }
 

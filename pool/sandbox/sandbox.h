@@ -211,6 +211,9 @@ struct sandbox_usage {
 };
 MUSTCHECK int sandbox_usage_read(const struct config *config, const char *id,
 	struct sandbox_usage *ret_usage, struct error *err);
+/* Only what is metered, from two files instead of six. */
+MUSTCHECK int sandbox_sums_read(const struct config *config, const char *id, int64_t *ret_cpu_us,
+	int64_t *ret_memory_bytes, struct error *err);
 
 /* Freezes or thaws a SANDBOX_SESSION by a write of our own, in some 20 us; what freezes stands
  * still a moment later (sandbox_state_read). ERROR_DENIED: one whose cgroup is not ours to write,

@@ -10,7 +10,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 
-#define FILE_MAX 65536
+/* What is asked for is in the first lines. */
+#define FILE_READ_MAX 1024
 
 /* Hierarchies do not move while a program runs; finding them reads every mount. */
 static int cgroups_get(
@@ -31,47 +32,69 @@ static int cgroups_get(
 	return 0;
 }
 
-/* The number after `key`, or the first of the file (key NULL); 0 when it is not there. */
+/* The number after `key`, or the first of the file (key NULL); `missing` when it is not there. */
 static int64_t number_read(const struct cgroups *cgroups, const struct cgroup_hierarchy *h,
-	const char *id, const char *file, const char *key)
+	const char *id, const char *file, const char *key, int64_t missing)
 {
-	CLEANUP(buffer_done) struct buffer text;
-	struct error ignored = ERROR_INIT;
-	char path[CGROUP_PATH_SIZE];
+	char path[CGROUP_PATH_SIZE], text[FILE_READ_MAX];
+	CLEANUP(close_p) int fd = -1;
 	size_t length = key != NULL ? strlen(key) : 0;
+	ssize_t got;
 
-	buffer_init(&text, FILE_MAX);
 	cgroup_path(cgroups, id, file, path);
-	if (io_read_file(h->fd, path, &text, &ignored) < 0) {
-		return 0;
+	fd = openat(h->fd, path, O_RDONLY | O_CLOEXEC);
+	got = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+	if (got <= 0) {
+		return missing;
 	}
+	text[got] = '\0';
 	if (key == NULL) {
-		return strtoll(buffer_text(&text), NULL, 10);
+		return strtoll(text, NULL, 10);
 	}
-	for (const char *line = buffer_text(&text); *line != '\0'; line += *line == '\n' ? 1 : 0) {
+	for (const char *line = text; *line != '\0'; line += *line == '\n' ? 1 : 0) {
 		if (strncmp(line, key, length) == 0 && line[length] == ' ') {
 			return strtoll(line + length, NULL, 10);
 		}
 		line += strcspn(line, "\n");
 	}
-	return 0;
+	return missing;
+}
+
+static int64_t memory_read(
+	const struct cgroups *cgroups, const struct cgroup_hierarchy *h, const char *id)
+{
+	return number_read(
+		cgroups, h, id, h->v2 ? "memory.current" : "memory.usage_in_bytes", NULL, 0);
+}
+
+/* -1: it is not there. */
+static int64_t cpu_read(
+	const struct cgroups *cgroups, const struct cgroup_hierarchy *h, const char *id)
+{
+	int64_t ns;
+
+	if (h->v2) {
+		return number_read(cgroups, h, id, "cpu.stat", "usage_usec", -1);
+	}
+	ns = number_read(cgroups, h, id, "cpuacct.usage", NULL, -1);
+	return ns >= 0 ? ns / 1000 : -1;
 }
 
 static void usage_add(const struct cgroups *cgroups, const struct cgroup_hierarchy *h,
 	const char *id, struct sandbox_usage *usage)
 {
 	if ((h->controllers & CGROUP_MEMORY) != 0) {
-		usage->memory_bytes = number_read(
-			cgroups, h, id, h->v2 ? "memory.current" : "memory.usage_in_bytes", NULL);
-		usage->oom_kills = number_read(
-			cgroups, h, id, h->v2 ? "memory.events" : "memory.oom_control", "oom_kill");
+		usage->memory_bytes = memory_read(cgroups, h, id);
+		usage->oom_kills = number_read(cgroups, h, id,
+			h->v2 ? "memory.events" : "memory.oom_control", "oom_kill", 0);
 	}
 	if ((h->controllers & CGROUP_PIDS) != 0) {
-		usage->pids = number_read(cgroups, h, id, "pids.current", NULL);
+		usage->pids = number_read(cgroups, h, id, "pids.current", NULL, 0);
 	}
 	if ((h->controllers & CGROUP_CPUACCT) != 0) {
-		usage->cpu_us = h->v2 ? number_read(cgroups, h, id, "cpu.stat", "usage_usec")
-				      : number_read(cgroups, h, id, "cpuacct.usage", NULL) / 1000;
+		int64_t us = cpu_read(cgroups, h, id);
+
+		usage->cpu_us = us > 0 ? us : 0;
 	}
 }
 
@@ -134,6 +157,34 @@ int sandbox_usage_read(const struct config *config, const char *id, struct sandb
 		usage_add(cgroups, &cgroups->hierarchies[i], id, &usage);
 	}
 	*ret_usage = usage;
+	return 0;
+}
+
+int sandbox_sums_read(const struct config *config, const char *id, int64_t *ret_cpu_us,
+	int64_t *ret_memory_bytes, struct error *err)
+{
+	const struct cgroups *cgroups = NULL;
+	int64_t cpu_us = 0, memory_bytes = 0;
+
+	if (!name_is_valid(id)) {
+		return error_set(err, ERROR_INVALID, "sandbox \"%s\": not an id", id);
+	}
+	if (cgroups_get(config, &cgroups, err) < 0) {
+		return -(int)err->kind;
+	}
+	for (size_t i = 0; i < cgroups->count; i++) {
+		const struct cgroup_hierarchy *h = &cgroups->hierarchies[i];
+
+		if ((h->controllers & CGROUP_CPUACCT) != 0 &&
+			(cpu_us = cpu_read(cgroups, h, id)) < 0) {
+			return error_set(err, ERROR_NOT_FOUND, "no sandbox %s", id);
+		}
+		if ((h->controllers & CGROUP_MEMORY) != 0) {
+			memory_bytes = memory_read(cgroups, h, id);
+		}
+	}
+	*ret_cpu_us = cpu_us;
+	*ret_memory_bytes = memory_bytes;
 	return 0;
 }
 

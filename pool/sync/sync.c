@@ -420,8 +420,8 @@ int sync_start(struct entry *entry, char *const *commits, struct pool_image *cou
 	if (status < 0) {
 		return status;
 	}
-	if (entry->record.state == ENTRY_READY) {
-		entry_thaw(entry);
+	if (entry->record.state != ENTRY_PAUSED) {
+		entry_thaw_due(entry);
 	}
 	sync = sync_new(entry, commits);
 	sync->counts_as = counts_as != NULL ? pool_image_ref(counts_as) : NULL;

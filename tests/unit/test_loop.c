@@ -189,6 +189,88 @@ static void test_timer_arms_itself_again_and_frees_itself(void **state)
 	assert_int_equal(f->calls, 3);
 }
 
+static void note_patient(void *context)
+{
+	struct numbered *numbered = context;
+	struct fixture *f = numbered->fixture;
+
+	f->order[f->calls++] = numbered->number;
+	if (f->calls == 6) {
+		loop_stop(f->loop);
+	}
+}
+
+/* Reads one byte in a turn, so that three turns have something to do. */
+static void read_one(void *context, uint32_t events)
+{
+	struct fixture *f = context;
+	char byte;
+
+	(void)events;
+	assert_int_equal(read(f->pipes[0][0], &byte, 1), 1);
+	f->order[f->calls++] = 100;
+}
+
+/* One piece of what can wait in a turn, and what is there to be read before it, though it was due
+ * later. */
+static void test_patient_timers_come_last(void **state)
+{
+	struct fixture *f = *state;
+	struct numbered waiting[] = {{f, 1}, {f, 2}, {f, 3}};
+	int reads = 0, others = 0;
+
+	for (int i = 0; i < 3; i++) {
+		f->timers[i] = loop_timer_new(f->loop, note_patient, &waiting[i]);
+		loop_timer_later(f->timers[i], 0);
+	}
+	watch(f, 0, read_one);
+	assert_int_equal(write(f->pipes[0][1], "yz", 2), 2);
+	assert_ok(loop_run(f->loop, &f->err), &f->err);
+	for (int i = 0; i < 6; i++) {
+		reads += f->order[i] == 100 ? 1 : 0;
+		others += f->order[i] != 100 ? 1 : 0;
+		assert_true(reads >= others);
+	}
+	assert_int_equal(reads, 3);
+	loop_source_free(f->sources[0]);
+}
+
+static void stay_busy(void *context, uint32_t events)
+{
+	struct fixture *f = context;
+
+	(void)events;
+	f->order[0]++; /* and leaves the byte where it is */
+}
+
+static void stop(void *context)
+{
+	struct fixture *f = context;
+
+	f->calls++;
+	loop_stop(f->loop);
+}
+
+/* A descriptor that is always ready keeps nothing waiting for good, and what was armed for later
+ * may be armed as punctual and the other way round. */
+static void test_patient_timers_come_in_the_end(void **state)
+{
+	struct fixture *f = *state;
+
+	f->timers[0] = loop_timer_new(f->loop, stop, f);
+	loop_timer_after(f->timers[0], 0);
+	loop_timer_later(f->timers[0], 0);
+	watch(f, 0, stay_busy);
+	assert_ok(loop_run(f->loop, &f->err), &f->err);
+	assert_int_equal(f->calls, 1);
+	assert_true(f->order[0] > 0);
+	loop_source_free(f->sources[0]);
+	loop_timer_later(f->timers[0], 1000000);
+	loop_timer_after(f->timers[0], 0);
+	assert_ok(loop_run(f->loop, &f->err), &f->err);
+	assert_int_equal(f->calls, 2);
+}
+
 static void on_signal(void *context, int number)
 {
 	struct fixture *f = context;
@@ -234,6 +316,8 @@ int main(void)
 		WITH_LOOP(test_masked_source_is_silent),
 		WITH_LOOP(test_timers_fire_in_order),
 		WITH_LOOP(test_timer_arms_itself_again_and_frees_itself),
+		WITH_LOOP(test_patient_timers_come_last),
+		WITH_LOOP(test_patient_timers_come_in_the_end),
 		WITH_LOOP(test_signals),
 		WITH_LOOP(test_adding_a_bad_descriptor_fails),
 	};
