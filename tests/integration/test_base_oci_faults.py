@@ -26,7 +26,7 @@ def kit(tmp_path_factory):
 
 def fails(machine, *words, **keys):
     machine.environment("app", **keys)
-    done = machine.hob_build("app", timeout=60)
+    done = machine.hob_build("app", timeout=180)
     text = done.stdout + done.stderr
     assert done.returncode != 0, text
     for word in words:

@@ -7,14 +7,14 @@ import json
 import os
 import shutil
 import signal
-import socket
 import time
 
 import pytest
 
+from git_servers import free_port
 from hobtest import Hob, wait_for
 
-SLOW = [{"name": "slow", "run": "echo begun; sleep 60"}]
+SLOW = [{"name": "slow", "run": "echo begun; sleep 600 || true"}]
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def newest(machine, name="app"):
     return builds[0] if builds else None
 
 
-def running(machine):
-    """The id of the newest build, once its step has said "begun"."""
+def running(machine, before=None):
+    """The id of the newest build, another than `before`, once its step has said "begun"."""
     def look():
         build = newest(machine)
-        if build and build["state"] == "running":
+        if build and build["state"] == "running" and build["id"] != before:
             log = machine.client.raw("GET", f"/v1/builds/{build['id']}/log").body.decode()
             return build["id"] if "begun\n" in log else None
         return None
@@ -112,12 +112,14 @@ def test_a_newer_commit_supersedes_a_build(machine):
 
 def test_a_request_during_a_build_is_not_forgotten(machine):
     repository = machine.repository("app")
-    machine.environment("app", source={"url": repository.path},
-                        steps=[{"name": "slow", "run": "echo begun; sleep 2"}])
+    machine.environment("app", source={"url": repository.path}, steps=SLOW)
     machine.start()
-    build_by_api(machine)
+    first = build_by_api(machine)
     commit = repository.commit({"hello.txt": "pushed after the fetch\n"})
     assert machine.client.raw("POST", "/v1/environments/app/build", {}).json["state"] == "queued"
+    machine.let_go()
+    assert running(machine, first) != first
+    machine.let_go()
     wait_for("the second build", lambda: (newest(machine)["state"], newest(machine)["commit"])
              == ("published", commit))
 
@@ -182,7 +184,7 @@ def sign(body, secret=b"swordfish"):
 
 
 def post(port, path, body, headers):
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=180)
     try:
         link.request("POST", path, body, headers)
         reply = link.getresponse()
@@ -200,9 +202,7 @@ def push(url, ref, commit):
 @pytest.fixture
 def hooked():
     """A hob that takes webhooks by TCP."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     hob = Hob(hook_listen=f"127.0.0.1:{port}", hook_secret="hook")
     hob.port = port
     os.mkdir(f"{hob.folder}/secrets")
@@ -241,8 +241,7 @@ def test_a_push_builds_at_once(hooked):
 def test_a_push_overtakes_a_build_once(hooked):
     repository = hooked.repository("app")
     url = f"file://{repository.path}"
-    hooked.environment("app", source={"url": url},
-                       steps=[{"name": "slow", "run": "echo begun; sleep 3"}])
+    hooked.environment("app", source={"url": url}, steps=SLOW)
     hooked.start()
 
     def send():
@@ -253,10 +252,12 @@ def test_a_push_overtakes_a_build_once(hooked):
     first = running(hooked)
     send()
     wait_for("the first to give up", lambda: hooked.client.get(f"/v1/builds/{first}")["state"] == "superseded")
-    second = running(hooked)
-    assert second != first
+    second = running(hooked, first)
     send()
+    hooked.let_go()
     wait_for("the second to end", lambda: hooked.client.get(f"/v1/builds/{second}")["state"] != "running")
     assert hooked.client.get(f"/v1/builds/{second}")["state"] == "published", "not twice in a row"
     last = repository.commit_id()
+    running(hooked, second)
+    hooked.let_go()
     wait_for("the last push", lambda: (newest(hooked)["state"], newest(hooked)["commit"]) == ("published", last))

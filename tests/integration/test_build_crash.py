@@ -146,10 +146,10 @@ def test_cancelled(machine, number):
     child = machine.hob_build_start("app")
     wait_for("the step to run", lambda: "begun" in child.stdout.readline())
     child.send_signal(number)
-    assert child.wait(20) == 14
+    assert child.wait(120) == 14
     assert "cancelled" in child.stdout.read()
     assert_tidy(machine)
-    assert not machine.inside_pids()
+    wait_for("the sandbox to end", lambda: not machine.inside_pids())
 
 
 def test_launcher_killed(machine):
@@ -164,7 +164,7 @@ def test_launcher_killed(machine):
     assert launchers
     for pid in launchers:
         os.kill(pid, signal.SIGKILL)
-    assert child.wait(20) == 9
+    assert child.wait(120) == 9
     assert "launcher" in child.stdout.read()
     wait_for("the sandbox to end", lambda: not machine.inside_pids())
     machine.environment("app", source={"url": repository.path})

@@ -23,7 +23,7 @@ def app(machine):
     machine.start()
     image = machine.client.get("/v1/environments/app")["head"]
 
-    def fails(*words, code=None, seconds=60, rewrite=True, **keys):
+    def fails(*words, code=None, seconds=300, rewrite=True, **keys):
         if rewrite:
             machine.environment("app", **{"source": {"url": machine.app.path}, **keys})
         start = time.monotonic()
@@ -64,23 +64,22 @@ def test_step_killed_by_a_signal(app):
 
 
 def test_hanging_step(app):
-    app.fails("hang", "2s", seconds=30, steps=[
+    app.fails("hang", "2s", steps=[
         {"name": "hang", "run": "trap '' TERM INT; echo waiting; sleep 100000 & wait; sleep 100000",
          "timeout": "2s"}])
     assert "time" in last_build(app)["message"]
 
 
 def test_whole_build_over_its_time(app):
-    app.fails(seconds=30, build={"timeout": "3s"},
+    app.fails(build={"timeout": "3s"},
               steps=[{"name": f"s{i}", "run": "sleep 2", "timeout": "1m"} for i in range(5)])
 
 
 def test_step_that_fills_the_disk(app):
-    before = os.statvfs(app.store).f_bavail
-    app.fails("disk", seconds=60, limits={"disk": "64MiB"}, steps=[
+    app.fails("disk", limits={"disk": "64MiB"}, steps=[
         {"name": "fill", "run": "dd if=/dev/zero of=big bs=1M count=3000 2>&1; sleep 2; echo survived"}])
-    after = os.statvfs(app.store)
-    assert (before - after.f_bavail) * after.f_frsize < 1 << 30, "what the step wrote must be gone"
+    used = subprocess.run(["du", "-sx", "-B1", app.store], check=True, stdout=subprocess.PIPE).stdout
+    assert int(used.split()[0]) < 64 << 20, "what the step wrote must be gone"
 
 
 def test_step_that_floods_its_output(app):
@@ -93,7 +92,7 @@ def test_step_that_floods_its_output(app):
 
 
 def test_step_with_a_fork_bomb(app):
-    app.fails(seconds=90, limits={"pids": 100}, steps=[
+    app.fails(limits={"pids": 100}, steps=[
         {"name": "bomb", "run": "b() { b | b & b; }; b; sleep 3; exit 1", "timeout": "20s"}])
 
 
@@ -120,7 +119,7 @@ def test_repository_without_commits(app):
 def test_unreachable_remotes(app):
     for url in (f"git://127.0.0.1:{free_port()}/app", f"http://127.0.0.1:{free_port()}/app",
                 "http://no-such-host.invalid/app"):
-        text = app.fails(source={"url": url}, seconds=60)
+        text = app.fails(source={"url": url})
         assert url.split("/")[2].split(":")[0] in text
 
 
@@ -152,7 +151,7 @@ def test_http_remote_that_vanishes(app):
 def test_remote_that_falls_silent(app):
     app.app.commit({"more.txt": "more\n"})
     with git_daemon(os.path.dirname(app.app.path)) as port, CuttingProxy(port, 100, stall=True) as proxy:
-        app.fails(source={"url": f"git://127.0.0.1:{proxy.port}/app"}, build={"timeout": "4s"}, seconds=40)
+        app.fails(source={"url": f"git://127.0.0.1:{proxy.port}/app"}, build={"timeout": "4s"})
 
 
 def archive(machine, entries, name="bad.tar"):
@@ -279,6 +278,6 @@ def test_misspelt_setting(machine):
     for program in ("hob-build", "hobd"):
         done = subprocess.run([machine.program(program), "--config", machine.config] +
                               (["x"] if program == "hob-build" else []), capture_output=True, text=True,
-                              check=False, timeout=60)
+                              check=False, timeout=180)
         assert done.returncode == 2
         assert "launchrs" in done.stderr and "launchers" in done.stderr and ":2:" in done.stderr

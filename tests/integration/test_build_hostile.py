@@ -80,7 +80,7 @@ def assert_fails(machine, words):
         assert any(word in done.stderr for word in words), done.stderr
     assert os.readlink(f"{machine.store}/heads/app") == before
     assert not os.path.lexists(f"{machine.store}/heads/other")
-    assert machine.hob_build("--explain", "app", timeout=60).stderr is not None
+    assert machine.hob_build("--explain", "app", timeout=180).stderr is not None
     git(repository.path, "update-ref", "refs/heads/main", good)
 
 

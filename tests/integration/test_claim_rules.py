@@ -3,12 +3,11 @@ new it has to be. Hints have their own file, restarts and limits theirs."""
 
 import json
 import os
-import threading
 import time
 
 import pytest
 
-from hobtest import ROOT, Failure, wait_for
+from hobtest import ROOT, Failure, repeating, wait_for
 
 
 def start(machine, least=2, most=20, env=None, **keys):
@@ -24,37 +23,32 @@ def test_claims_during_rollouts_get_the_newest_or_wait_but_never_fail(machine):
     """Heads change under a stream of claims: nobody gets an image that was replaced before he asked, and
     nobody an error."""
     repository = start(machine, 3, 60)
-    stop, wrong, sources = threading.Event(), [], set()
+    wrong, sources = [], []
     heads = [machine.pool("app")["commit"]]
 
-    def claim():
-        while not stop.is_set():
-            known = len(heads) - 1
-            try:
-                made = machine.client.create("app")
-                sources.add((made["source"], made["reason"]))
-                if made["commit"] not in heads[known:]:
-                    # Published, and not yet told to us.
-                    wait_for("its commit to be a head", lambda one=made: one["commit"] in heads, 10)
-                    if heads.index(made["commit"]) < known:
-                        wrong.append((known, made))
-                machine.client.delete(made["id"])
-            except (Failure, AssertionError) as failure:
-                wrong.append(failure)
-    claimers = [threading.Thread(target=claim) for _ in range(4)]
-    for one in claimers:
-        one.start()
-    for turn in range(3):
-        commit = repository.commit({"hello.txt": f"turn {turn}\n"})
-        machine.build("app")
-        wait_for("the new head", lambda wanted=commit: machine.pool("app")["commit"] == wanted)
-        heads.append(commit)
-        time.sleep(0.2)
-    stop.set()
-    for one in claimers:
-        one.join()
+    def claim(_):
+        known = len(heads) - 1
+        try:
+            made = machine.client.create("app")
+            sources.append((made["source"], made["reason"]))
+            if made["commit"] not in heads[known:]:
+                # Published, and not yet told to us.
+                wait_for("its commit to be a head", lambda: made["commit"] in heads)
+                if heads.index(made["commit"]) < known:
+                    wrong.append((known, made))
+            machine.client.delete(made["id"])
+        except (Failure, AssertionError) as failure:
+            wrong.append(failure)
+    with repeating(claim, 4):
+        for turn in range(3):
+            commit = repository.commit({"hello.txt": f"turn {turn}\n"})
+            machine.build("app")
+            wait_for("the new head", lambda wanted=commit: machine.pool("app")["commit"] == wanted)
+            heads.append(commit)
+            before = len(sources)
+            wait_for("claims of it", lambda least=before: len(sources) > least + 4)
+        wait_for("a warm one", lambda: ("warm", None) in sources)
     assert not wrong, wrong[:3]
-    assert ("warm", None) in sources
 
 
 def test_stale_ones_are_not_handed_out(machine):
@@ -76,30 +70,35 @@ def test_one_failure_does_not_end_the_refilling(machine):
     machine.start(env={"HOB_FAULT": "sandbox.record:1:EIO"})
     machine.wait_ready("app", 2)
     assert "sandbox.create_failed" in machine.log()
-    assert machine.pool("app")["failing"] is None
+    wait_for("the failure to be over", lambda: machine.pool("app")["failing"] is None)
 
 
 def test_waiting_in_the_pool_is_not_idling_of_the_claimer(machine):
     start(machine, 1, lifecycle={"idle": "2s", "max_age": "4s"})
-    machine.client.post("/v1/warm", {"environment": "app", "key": "me"})
+    machine.client.post("/v1/warm", {"environment": "app", "key": "me", "ttl_s": 600})
     machine.wait_ready("app", 1)
     time.sleep(2.5)
     for more in ({}, {"key": "me"}):
+        begin = time.monotonic()
         made = machine.client.create("app", timeout_s=60, **more)
         assert made["last_active_at"] == made["claimed_at"] != made["created_at"]
-        time.sleep(1)
-        assert machine.client.get(f"/v1/sandboxes/{made['id']}")["state"] == "claimed"
         wait_for("it to end by its own idle time", lambda one=made: machine.client.raw(
-            "GET", f"/v1/sandboxes/{one['id']}").status == 404, 10)
+            "GET", f"/v1/sandboxes/{one['id']}").status == 404)
+        assert time.monotonic() - begin >= 2, "it had all of its own idle time"
 
 
 def test_nothing_of_the_hint_shortens_what_was_claimed_at_its_end(machine):
     start(machine, 1)
-    machine.client.post("/v1/warm", {"environment": "app", "key": "me", "ttl_s": 1})
-    time.sleep(0.8)
-    made = machine.client.create("app", key="me", timeout_s=600)
-    assert made["source"] == "hinted"
-    time.sleep(1)
+
+    def in_time():
+        machine.client.post("/v1/warm", {"environment": "app", "key": "me", "ttl_s": 2})
+        made = machine.client.create("app", key="me", timeout_s=600)
+        if made["source"] == "hinted":
+            return made
+        machine.client.delete(made["id"])
+        return None
+    made = wait_for("a claim before the hint has ended", in_time)
+    time.sleep(2.2)
     now = machine.client.get(f"/v1/sandboxes/{made['id']}")
     assert now["state"] == "claimed" and now["expires_at"] == made["expires_at"]
 
@@ -144,7 +143,7 @@ def test_max_age(machine):
     # That asked for a build, which finds nothing new: the head is known to be the newest again.
     wait_for("the build", lambda: machine.client.get("/v1/builds?environment=app")["builds"][0]["state"] ==
              "unchanged")
-    made = machine.client.create("app", max_age_s=30)
+    made = machine.client.create("app", max_age_s=600)
     assert made["source"] == "warm" and made["behind_s"] == 0
     machine.wait_ready("app", 1)
     commit = repository.commit({"hello.txt": "new\n"})
@@ -174,13 +173,15 @@ def test_min_commit(machine):
     hint = machine.client.post("/v1/warm", {"environment": "app", "key": "me"})
     made = machine.client.create("app", key="me", min_commit=first)
     assert (made["source"], made["id"]) == ("hinted", hint["sandbox"])
-    started = len(machine.client.get("/v1/builds?environment=app")["builds"])
+    started, begin = len(machine.client.get("/v1/builds?environment=app")["builds"]), time.monotonic()
     for _ in range(5):
         with pytest.raises(Failure) as never:
             machine.client.create("app", min_commit="0123456789abcdef")
     assert never.value.status == 409
     time.sleep(0.5)
-    assert len(machine.client.get("/v1/builds?environment=app")["builds"]) <= started + 1, "builds in a storm"
+    count = len(machine.client.get("/v1/builds?environment=app")["builds"])
+    # One in ten seconds (BUILD_GAP_MS).
+    assert count <= started + 1 + (time.monotonic() - begin) // 10, "builds in a storm"
 
 
 def attempt(machine, commit):

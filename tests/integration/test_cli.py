@@ -244,7 +244,7 @@ def test_pool(fake):
                              stdout=subprocess.PIPE)
     lines = [json.loads(child.stdout.readline()) for _ in range(3)]
     child.terminate()
-    child.wait(20)
+    child.wait(120)
     assert lines[2]["environments"][0]["ready"] == 1
 
 

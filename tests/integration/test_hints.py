@@ -8,12 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 
-from hobtest import LONG, Failure, wait_for
+from hobtest import LONG, Failure, repeating, wait_for
 
 
 def start(machine, least=2, most=20, names=("app",), **settings):
@@ -31,7 +30,8 @@ def start(machine, least=2, most=20, names=("app",), **settings):
 
 
 def warm(machine, environment="app", key="ada", **more):
-    body = {"key": key, **more}
+    """For long enough that it does not end by itself on a busy machine, unless told otherwise."""
+    body = {"key": key, "ttl_s": 600, **more}
     if environment is not None:
         body["environment"] = environment
     return machine.client.post("/v1/warm", body)
@@ -59,16 +59,17 @@ def as_user(machine, uid, method, path, body=None):
     os.chmod(machine.socket, 0o666)
     done = subprocess.run([sys.executable, "-c", script, str(uid), machine.socket, method, path,
                            json.dumps(body) if body is not None else ""],
-                          stdout=subprocess.PIPE, check=True, text=True, timeout=60)
+                          stdout=subprocess.PIPE, check=True, text=True, timeout=180)
     status, _, text = done.stdout.partition("\n")
     return int(status), json.loads(text)
 
 
 def test_a_hint_reserves_and_its_key_claims_exactly_that_one(machine):
     start(machine, 2)
+    assert machine.client.post("/v1/warm", {"environment": "app", "key": "ada"})["ttl_s"] == 60
     hint = warm(machine)
     assert hint["state"] == "ready" and hint["eta_ms"] == 0 and hint["key"] == "ada"
-    assert hint["environment"] == "app" and hint["snapshot"] is None and hint["ttl_s"] == 60
+    assert hint["environment"] == "app" and hint["snapshot"] is None and hint["ttl_s"] == 600
     again = warm(machine)
     assert again["sandbox"] == hint["sandbox"] and again["expires_at"] >= hint["expires_at"]
     machine.wait_ready("app", 2)
@@ -125,8 +126,8 @@ def test_it_ends_with_its_time_to_live_and_goes_back_to_the_pool(machine):
     start(machine, 1)
     hint = warm(machine, ttl_s=1)
     machine.wait_ready("app", 1)
-    machine.client.get(f"/v1/sandboxes/{hint['sandbox']}")
-    wait_for("the hint to end", lambda: hints(machine) == [], 10)
+    machine.client.raw("GET", f"/v1/sandboxes/{hint['sandbox']}")
+    wait_for("the hint to end", lambda: hints(machine) == [])
     machine.wait_ready("app", 1)
     assert machine.pool("app")["hints_ended"] == 1
     made = machine.client.create("app", key="ada")
@@ -135,15 +136,15 @@ def test_it_ends_with_its_time_to_live_and_goes_back_to_the_pool(machine):
 
 def test_looking_does_not_renew_a_keystroke_does(machine):
     start(machine, 1)
-    hint = warm(machine, ttl_s=2)
-    end = time.monotonic() + 3
-    while time.monotonic() < end:
-        time.sleep(0.3)
-        assert warm(machine, ttl_s=2)["sandbox"] == hint["sandbox"]
-    expires = hints(machine)[0]["expires_at"]
+    hint = warm(machine)
+    for _ in range(3):
+        time.sleep(0.05)
+        again = warm(machine)
+        assert again["sandbox"] == hint["sandbox"] and again["expires_at"] > hint["expires_at"]
+        hint = again
+    time.sleep(0.05)
     machine.client.get(f"/v1/sandboxes/{hint['sandbox']}")
-    assert hints(machine)[0]["expires_at"] == expires
-    wait_for("the hint to end", lambda: hints(machine) == [], 10)
+    assert hints(machine)[0]["expires_at"] == hint["expires_at"]
 
 
 def test_cancelled(machine):
@@ -311,7 +312,7 @@ def test_killed_and_adopted(machine):
     now = machine.client.get(f"/v1/sandboxes/{made['id']}")
     assert now["state"] == "claimed"
     machine.wait_ready("app", 1)
-    assert len(machine.init_pids()) == 3, "neither lost nor doubled"
+    wait_for("three to be there, neither lost nor doubled", lambda: len(machine.init_pids()) == 3)
 
 
 def test_that_ran_out_while_hobd_was_away(machine):
@@ -321,7 +322,7 @@ def test_that_ran_out_while_hobd_was_away(machine):
     machine.kill()
     time.sleep(1.2)
     machine.start()
-    wait_for("the hint to end", lambda: hints(machine) == [], 10)
+    wait_for("the hint to end", lambda: hints(machine) == [])
     machine.wait_ready("app", 1)
 
 
@@ -357,7 +358,7 @@ def test_killed_at_each_step(machine, fault):
             break
         answered[step] = reply.json
         time.sleep(0.1)
-    assert machine.daemon.wait(30) != 0, f"{fault} was never passed"
+    assert machine.daemon.wait(120) != 0, f"{fault} was never passed"
     machine.daemon = None
     machine.start()
     now = {hint["key"]: hint for hint in hints(machine)}
@@ -382,36 +383,31 @@ def test_many_people_type_at_once(machine):
     """Keystrokes, claims and cancellations of many keys at once, and hobd killed in between: every
     sandbox is handed out once."""
     start(machine, 4, 100, hints_per_caller=50)
-    made, odd, stop = [], [], threading.Event()
+    made, odd, turns = [], [], [0] * 8
 
     def person(number):
-        key, turn = f"person-{number}", 0
-        while not stop.is_set():
-            turn += 1
-            try:
-                for _ in range(3):
-                    hint = warm(machine, key=key)
-                if turn % 4 == 0:
-                    machine.client.call("DELETE", f"/v1/warm/{key}")
-                    continue
-                one = machine.client.create("app", key=key)
-                made.append(one["id"])
-                if one["id"] != hint["sandbox"] and one["source"] == "hinted":
-                    odd.append((hint, one))
-                machine.client.delete(one["id"])
-            except (Failure, OSError, http.client.HTTPException, ValueError):
-                time.sleep(0.05)
-    people = [threading.Thread(target=person, args=(number,)) for number in range(8)]
-    for one in people:
-        one.start()
-    for pause in (0.5, 0.3, 0.7):
-        time.sleep(pause)
-        machine.kill()
-        machine.start()
-    time.sleep(0.7)
-    stop.set()
-    for one in people:
-        one.join()
+        key = f"person-{number}"
+        turns[number] += 1
+        try:
+            for _ in range(3):
+                hint = warm(machine, key=key)
+            if turns[number] % 4 == 0:
+                machine.client.call("DELETE", f"/v1/warm/{key}")
+                return
+            one = machine.client.create("app", key=key)
+            made.append(one["id"])
+            if one["id"] != hint["sandbox"] and one["source"] == "hinted":
+                odd.append((hint, one))
+            machine.client.delete(one["id"])
+        except (Failure, OSError, http.client.HTTPException, ValueError):
+            time.sleep(0.05)
+    with repeating(person, 8):
+        for pause in (0.5, 0.3, 0.7):
+            time.sleep(pause)
+            machine.kill()
+            machine.start()
+        before = len(made)
+        wait_for("claims after that", lambda: len(made) > before + 4)
     assert not odd and len(made) == len(set(made)) and made
     for hint in hints(machine):
         machine.client.call("DELETE", f"/v1/warm/{hint['key']}")
@@ -428,7 +424,7 @@ def test_a_hint_thaws_and_keeps_awake(machine):
         return machine.client.get(f"/v1/sandboxes/{sandbox}")["frozen"]
     ready = machine.client.get("/v1/sandboxes?state=ready")["sandboxes"][0]["id"]
     wait_for("it to be frozen", lambda: frozen(ready))
-    hint = warm(machine, ttl_s=1)
+    hint = warm(machine)
     assert hint["sandbox"] == ready and hint["state"] == "ready"
     time.sleep(0.4)
     assert frozen(ready) is False
@@ -436,7 +432,6 @@ def test_a_hint_thaws_and_keeps_awake(machine):
     machine.start()
     time.sleep(0.2)
     assert [one["sandbox"] for one in hints(machine)] == [ready] and frozen(ready) is False
-    wait_for("the hint to end", lambda: hints(machine) == [], 10)
-    machine.wait_ready("app", 1)
-    rest = machine.client.get("/v1/sandboxes?state=ready")["sandboxes"][0]["id"]
-    wait_for("the one that is left to be frozen", lambda: frozen(rest))
+    machine.client.call("DELETE", "/v1/warm/ada")
+    wait_for("the one that is left to be frozen", lambda: [
+        one["frozen"] for one in machine.client.get("/v1/sandboxes?state=ready")["sandboxes"]] == [True])

@@ -25,7 +25,7 @@ def test_build_warm_claim_exec_files_delete(machine):
     assert (made["source"], made["reason"]) == ("warm", None)
     assert made["environment"] == "app" and made["state"] == "claimed"
     assert made["id"].startswith("sb-") and made["image"].startswith("img-")
-    assert made["behind_s"] == 0 and 0 < made["took_us"] < 10_000_000
+    assert made["behind_s"] == 0 and 0 < made["took_us"] < 600_000_000
     assert TIME.match(made["claimed_at"]) and TIME.match(made["created_at"])
 
     sandbox = made["id"]
@@ -102,29 +102,56 @@ def test_looking_at_a_sandbox(client, sandbox):
     assert sandbox not in [entry["id"] for entry in ready]
 
 
-def test_looking_does_not_extend_a_life_but_a_command_does(client):
+def kept_awake(client):
+    """A sandbox with two seconds of idle time, which outlived them by a command each second; None when
+    this machine was too slow for that, and two seconds lay between two commands."""
     sandbox = client.create("tiny", idle_s=2)["id"]
-    for _ in range(3):
+    before = time.monotonic()
+    for _ in range(4):
         time.sleep(1)
-        client.output(sandbox, "true")
-    seen = client.get(f"/v1/sandboxes/{sandbox}")["last_active_at"]
-    time.sleep(0.5)
-    assert client.get(f"/v1/sandboxes/{sandbox}")["last_active_at"] == seen
+        asked = time.monotonic()
+        status = client.raw("POST", f"/v1/sandboxes/{sandbox}/exec", {"shell": "true"}).status
+        if status != 200:
+            assert status == 404 and time.monotonic() - before >= 2
+            return None
+        before = asked
+    return sandbox
+
+
+def test_looking_does_not_extend_a_life_but_a_command_does(client):
+    sandbox = wait_for("a sandbox that is kept awake", lambda: kept_awake(client))
 
     def gone():
         return sandbox not in [s["id"] for s in client.get("/v1/sandboxes?state=claimed")["sandboxes"]]
-    wait_for("the idle sandbox to be released", gone, 10)
-
-
-def test_a_running_command_is_not_idle(client):
-    sandbox = client.create("tiny", idle_s=1)["id"]
-    assert client.output(sandbox, "sleep 3; echo still here") == "still here\n"
+    wait_for("the idle sandbox to be released", gone)
+    sandbox = client.create("tiny")["id"]
+    seen = [client.get(f"/v1/sandboxes/{sandbox}")["last_active_at"]]
+    client.output(sandbox, "true")
+    for _ in range(2):
+        time.sleep(0.1)
+        seen.append(client.get(f"/v1/sandboxes/{sandbox}")["last_active_at"])
+    assert seen[0] < seen[1] == seen[2]
     client.delete(sandbox)
 
 
+def test_a_running_command_is_not_idle(client):
+    def attempt():
+        begin = time.monotonic()
+        sandbox = client.create("tiny", idle_s=1)["id"]
+        reply = client.raw("POST", f"/v1/sandboxes/{sandbox}/exec", {"shell": "sleep 3; echo still here"})
+        if reply.status == 404:  # it came too late to keep it awake
+            assert 1 <= time.monotonic() - begin
+            return None
+        return reply
+    assert wait_for("a command in time", attempt).json["stdout"] == "still here\n"
+
+
 def test_timeout_ends_a_life_and_can_be_moved(client):
-    sandbox = client.create("tiny", timeout_s=2)["id"]
-    moved = client.post(f"/v1/sandboxes/{sandbox}/timeout", {"seconds": 3600})
+    def attempt():
+        made = client.create("tiny", timeout_s=2)["id"]
+        reply = client.raw("POST", f"/v1/sandboxes/{made}/timeout", {"seconds": 3600})
+        return (made, reply.json) if reply.status == 200 else None
+    sandbox, moved = wait_for("a sandbox that lives until it is moved", attempt)
     assert TIME.match(moved["expires_at"])
     time.sleep(2.5)
     assert client.output(sandbox, "echo alive") == "alive\n"
@@ -134,7 +161,7 @@ def test_timeout_ends_a_life_and_can_be_moved(client):
 
     def gone():
         return client.raw("GET", f"/v1/sandboxes/{sandbox}").status == 404
-    wait_for("the sandbox to expire", gone, 10)
+    wait_for("the sandbox to expire", gone)
 
 
 def test_claim_of_an_image_by_id(machine):

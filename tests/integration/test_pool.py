@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from hobtest import Failure, wait_for
+from hobtest import Failure, repeating, wait_for
 
 
 def start(machine, least=3, most=20, **keys):
@@ -67,22 +67,17 @@ def test_a_hundred_claims_at_once_get_a_hundred_sandboxes(machine):
 def test_a_new_head_replaces_or_refreshes_the_pool_one_by_one(machine, refresh):
     repository = start(machine, 4, sync={"refresh": refresh})
     low = []
-    done = threading.Event()
 
-    def watch():
-        while not done.is_set():
-            pool = machine.pool("app")
-            low.append(pool["ready"] + pool["stale"])
-            time.sleep(0.005)
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    old = machine.pool("app")["image"]
-    commit = repository.commit({"hello.txt": "new\n"})
-    machine.build("app")
-    wait_for("the pool to move", lambda: machine.pool("app")["image"] != old and
-             machine.pool("app")["ready"] == 4 and machine.pool("app")["stale"] == 0)
-    done.set()
-    watcher.join()
+    def watch(_):
+        pool = machine.pool("app")
+        low.append(pool["ready"] + pool["stale"])
+        time.sleep(0.005)
+    with repeating(watch):
+        old = machine.pool("app")["image"]
+        commit = repository.commit({"hello.txt": "new\n"})
+        machine.build("app")
+        wait_for("the pool to move", lambda: machine.pool("app")["image"] != old and
+                 machine.pool("app")["ready"] == 4 and machine.pool("app")["stale"] == 0)
     assert min(low) >= 4, "the pool went below its target while it moved"
     assert machine.pool("app")["commit"] == commit
     made = machine.client.create("app")
@@ -165,8 +160,8 @@ def test_an_environment_that_cannot_start_backs_off_and_recovers(machine):
         machine.client.create("app")
     assert refused.value.message
     os.rename(tree + ".away", tree)
-    wait_for("the pool to recover", lambda: machine.pool("app")["ready"] == 2, 60)
-    assert machine.pool("app")["failing"] is None
+    wait_for("the pool to recover", lambda: machine.pool("app")["ready"] == 2, 400)
+    wait_for("the failure to be over", lambda: machine.pool("app")["failing"] is None)
 
 
 def test_environment_files_are_read_again(machine):
@@ -175,7 +170,7 @@ def test_environment_files_are_read_again(machine):
     machine.environment("broken", source={"uri": "x"})
     machine.daemon.send_signal(signal.SIGHUP)
     machine.wait_ready("app", 3)
-    failures = machine.client.get("/v1/environments")["failures"]
+    failures = wait_for("the failure", lambda: machine.client.get("/v1/environments")["failures"])
     assert len(failures) == 1 and failures[0]["file"].endswith("broken.yaml")
     assert "uri" in failures[0]["message"]
     machine.environment("app", source={"url": repository.path}, pool={"min": 1, "max": 5})
@@ -191,14 +186,14 @@ def test_max_age_ends_a_claimed_sandbox(machine):
     start(machine, 0, 4, lifecycle={"idle": "0", "max_age": "2s"})
     made = machine.client.create("app")
     assert made["expires_at"]
-    wait_for("it to end", lambda: machine.client.raw("GET", f"/v1/sandboxes/{made['id']}").status == 404, 10)
+    wait_for("it to end", lambda: machine.client.raw("GET", f"/v1/sandboxes/{made['id']}").status == 404)
 
 
 def test_idle_of_the_environment(machine):
     start(machine, 0, 4, lifecycle={"idle": "1s"})
     made = machine.client.create("app")
     assert made["idle_s"] == 1
-    wait_for("it to end", lambda: machine.client.raw("GET", f"/v1/sandboxes/{made['id']}").status == 404, 10)
+    wait_for("it to end", lambda: machine.client.raw("GET", f"/v1/sandboxes/{made['id']}").status == 404)
 
 
 def test_limits_hold_inside(machine):

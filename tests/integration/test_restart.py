@@ -2,12 +2,11 @@
 
 import os
 import signal
-import threading
 import time
 
 import pytest
 
-from hobtest import only_long, wait_for
+from hobtest import only_long, repeating, wait_for
 import leftovers
 
 
@@ -90,31 +89,26 @@ def test_a_captured_client_sees_the_end_of_hobd(machine):
 
 def test_hobd_killed_again_and_again_under_load(machine):
     client = start(machine, 4)
-    stop, made, odd = threading.Event(), [], []
+    made, odd = [], []
 
-    def claim():
-        while not stop.is_set():
-            try:
-                sandbox = client.create("app")["id"]
-                if client.output(sandbox, "cat hello.txt") != "hello\n":
-                    odd.append(sandbox)
-                made.append(sandbox)
-                if len(made) % 3:
-                    client.delete(sandbox)
-            except Exception:
-                time.sleep(0.05)
-    workers = [threading.Thread(target=claim) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for pause in (0.3, 0.05, 0.8, 0.2, 0.5):
-        time.sleep(pause)
-        machine.kill()
-        machine.start()
-    time.sleep(0.5)
-    stop.set()
-    for worker in workers:
-        worker.join()
-    assert made and not odd
+    def claim(_):
+        try:
+            sandbox = client.create("app")["id"]
+            if client.output(sandbox, "cat hello.txt") != "hello\n":
+                odd.append(sandbox)
+            made.append(sandbox)
+            if len(made) % 3:
+                client.delete(sandbox)
+        except Exception:
+            time.sleep(0.05)
+    with repeating(claim, 3):
+        wait_for("a claim", lambda: made)
+        for pause in (0.3, 0.05, 0.8, 0.2, 0.5):
+            time.sleep(pause)
+            machine.kill()
+            machine.start()
+        time.sleep(0.5)
+    assert not odd
     for sandbox in client.get("/v1/sandboxes?state=claimed")["sandboxes"]:
         client.delete(sandbox["id"])
     machine.wait_ready("app", 4)
@@ -132,7 +126,7 @@ def test_sandbox_that_died_while_hobd_was_away(machine):
         os.kill(pid, signal.SIGKILL)
     machine.start()
     machine.wait_ready("app", 2)
-    assert not set(identities(client)) & set(before)
+    wait_for("the dead to go", lambda: not set(identities(client)) & set(before))
     assert client.raw("GET", f"/v1/sandboxes/{claimed}").status == 404
     assert not [name for name in os.listdir(f"{machine.run}/sandboxes") if name in before]
 
@@ -155,7 +149,8 @@ def test_launcher_killed(machine):
             assert machine.daemon.returncode != 0
             machine.start()
         return machine.is_up()
-    time.sleep(0.5)
+    wait_for("hobd to notice", lambda: machine.daemon.poll() is not None or
+             (machine.launchers() and not set(launchers) & set(machine.launchers())))
     wait_for("hobd to be there", back)
     assert client.output(claimed, "cat /root/file") == "kept\n"
     assert set(before) <= set(identities(client))

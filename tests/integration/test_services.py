@@ -3,6 +3,7 @@ dies, floods, is slow or never comes up, and what a restarted or killed hobd mak
 
 import contextlib
 import os
+import re
 import signal
 import time
 
@@ -69,8 +70,12 @@ def waiting(machine, count=1):
     return machine.client.get("/v1/sandboxes?state=ready")["sandboxes"]
 
 
-def failure(machine):
-    return wait_for("the failure to show", lambda: machine.pool("app")["failing"])
+def failure(machine, *words):
+    """Of an attempt, until one has failed with these words: on a busy machine the first may not come as far."""
+    def look():
+        failing = machine.pool("app")["failing"]
+        return failing if failing and all(word in failing["message"] for word in words) else None
+    return wait_for(f"a failure that says {words}", look, 300)
 
 
 def test_a_warm_sandbox_has_its_servers(machine):
@@ -81,7 +86,7 @@ def test_a_warm_sandbox_has_its_servers(machine):
     assert machine.client.output(made["id"], FETCH) == "hello\n"
     service = services_of(machine, made)["web"]
     assert service["state"] == "ready" and service["pid"] and service["restarts"] == 0
-    assert "GET /hello.txt" in log_of(machine, made, "web")
+    wait_for("its log", lambda: "GET /hello.txt" in log_of(machine, made, "web"))
     # They are hob's own: no command of the user's.
     assert machine.client.get(f"/v1/sandboxes/{made['id']}")["execs"] == []
     assert "web ready" in machine.hob("info", made["id"]).stdout
@@ -133,7 +138,7 @@ def test_prime_runs_once_and_not_for_those_who_wait(machine):
     assert cold["source"] == "warm"
     machine.environment("app", source={"url": machine.folder + "/repos/app"}, pool={"min": 0, "max": 8},
                         services=[WEB], prime={"run": "touch /tmp/primed"})
-    wait_for("an empty pool", lambda: machine.pool("app")["ready"] == 0)
+    wait_for("an empty pool", lambda: [machine.pool("app")[key] for key in ("min", "warming", "ready")] == [0] * 3)
     cold = machine.client.create("app")
     assert cold["source"] == "cold"
     assert machine.client.exec(cold["id"], "test -e /tmp/primed")["exit_code"] == 1
@@ -141,8 +146,7 @@ def test_prime_runs_once_and_not_for_those_who_wait(machine):
 
 def test_a_prime_that_fails(machine):
     start(machine, [], least=1, gate=False, prime={"run": "echo no such luck >&2; exit 3"})
-    message = failure(machine)["message"]
-    assert "prime ended with code 3" in message and "no such luck" in message
+    failure(machine, "prime ended with code 3", "no such luck")
     machine.environment("app", source={"url": machine.folder + "/repos/app"}, pool={"min": 1, "max": 8},
                         prime={"run": "exit 3", "on_failure": "ignore"})
     machine.wait_ready("app", 1)
@@ -150,7 +154,7 @@ def test_a_prime_that_fails(machine):
 
 def test_a_prime_that_takes_too_long(machine):
     start(machine, [], least=1, gate=False, prime={"run": "sleep 1000", "timeout": "200ms"})
-    assert "longer than its timeout of 200ms" in failure(machine)["message"]
+    failure(machine, "longer than its timeout of 200ms")
 
 
 def test_a_slow_starter_is_waited_for(machine):
@@ -163,11 +167,9 @@ def test_a_slow_starter_is_waited_for(machine):
 def test_one_that_never_comes_up(machine):
     start(machine, [{"name": "web", "run": "echo I try; exec sleep 1000",
                      "ready": {"tcp": 8000, "timeout": "2s"}}], least=2, gate=False)
-    failing = failure(machine)
-    assert "service web was not ready within 2s" in failing["message"]
-    assert "nobody listens" in failing["message"] and "I try" in failing["message"]
+    failure(machine, "service web was not ready within 2s", "nobody listens", "I try")
     # Backed off, not retried in a storm; and a claim hears why.
-    assert failing["retry_in_ms"] > 0
+    wait_for("a pause", lambda: machine.pool("app")["failing"]["retry_in_ms"] > 0)
     with pytest.raises(Failure) as refused:
         machine.client.create("app")
     assert "not ready within 2s" in refused.value.message
@@ -176,9 +178,7 @@ def test_one_that_never_comes_up(machine):
 def test_one_whose_port_is_taken(machine):
     other = {"name": "other", "run": server(LISTEN + "    c.close()"), "ready": {"tcp": 8000}}
     start(machine, [other, {**WEB, "restart": {"attempts": 2, **FAST}}], least=1, gate=False)
-    message = failure(machine)["message"]
-    assert "service web ended with code 1, after 2 restarts" in message
-    assert "Address already in use" in message
+    failure(machine, "service web ended with code 1, after 2 restarts", "Address already in use")
 
 
 HOSTILE = {
@@ -202,8 +202,7 @@ def test_answers_that_are_none(machine, kind):
     start(machine, [{"name": "server", "run": server(up + script), "ready": {"file": "/tmp/up"}},
                     {"name": "web", "run": "exec sleep 1000",
                      "ready": {"http": "http://localhost:8000/", "timeout": "4s"}}], gate=False)
-    message = failure(machine)["message"]
-    assert "service web was not ready within 4s" in message and expected in message, message
+    failure(machine, "service web was not ready within 4s", expected)
 
 
 def test_an_endless_answer_is_good_enough(machine):
@@ -223,8 +222,9 @@ def test_one_that_dies_while_waiting_is_started_again(machine):
              services_of(machine, ready)["web"]["state"] == "ready")
     assert "killed by signal 9" in services_of(machine, ready)["web"]["message"]
     assert services_of(machine, ready)["web"]["pid"] != before["pid"]
-    log = log_of(machine, ready, "web")
-    assert log.count("Serving HTTP") <= 2 and "[hob] it ended with code 137; started again" in log
+    log = wait_for("its log", lambda: re.search(r"(?s).*\[hob\] it ended with code 137; started again.*",
+                                                log_of(machine, ready, "web"))).group()
+    assert log.count("Serving HTTP") <= 2
     made = machine.client.create("app")
     assert made["id"] == ready["id"]
     assert machine.client.output(made["id"], FETCH) == "hello\n"
@@ -250,11 +250,9 @@ def test_one_that_keeps_dying_replaces_the_sandbox(machine):
     dying = {"name": "dying", "run": "touch /tmp/up; sleep 0.2; rm /tmp/up; echo out of luck; exit 7",
              "ready": {"file": "/tmp/up", "timeout": "5s"}, "restart": {"attempts": 1, **FAST}}
     start(machine, [dying], least=1, gate=False)
-    failing = failure(machine)
-    assert "service dying ended with code 7, after 1 restarts" in failing["message"]
-    assert "out of luck" in failing["message"]
+    failure(machine, "service dying ended with code 7, after 1 restarts", "out of luck")
     # It becomes ready again and again, and is no less in trouble for that.
-    wait_for("a second attempt", lambda: machine.pool("app")["failing"]["attempts"] >= 2)
+    wait_for("a second attempt", lambda: (machine.pool("app")["failing"] or {"attempts": 0})["attempts"] >= 2)
 
 
 def test_one_that_gives_up_after_the_claim_stays_down_until_told(machine):
@@ -306,12 +304,13 @@ def test_a_flood_of_output_harms_nobody(machine):
     start(machine, [flood, WEB], least=1)
     machine.wait_ready("app", 1)
     made = machine.client.create("app")
-    before = cpu_of(machine)
+    before, begin = cpu_of(machine), time.monotonic()
     time.sleep(1)
     assert machine.client.output(made["id"], FETCH) == "hello\n"
-    assert cpu_of(machine) - before < 50, "hobd works for what a service says"
+    assert cpu_of(machine) - before < 50 * (time.monotonic() - begin), "hobd works for what a service says"
+    wait_for("a full log", lambda: len(log_of(machine, made, "flood")) >= 60000)
     log = log_of(machine, made, "flood")
-    assert 60000 <= len(log) <= 2 * 65536 and log.count("this-line-comes-for-ever\n") > 2000
+    assert len(log) <= 2 * 65536 and log.count("this-line-comes-for-ever\n") > 2000
 
 
 def cpu_of(machine):
@@ -354,27 +353,33 @@ def test_a_restarted_hobd_takes_services_up(machine):
     wait_for("the service", lambda: services_of(machine, made)["web"]["state"] == "ready")
     assert services_of(machine, made)["web"]["pid"] == pid
     assert machine.client.get(f"/v1/sandboxes/{made['id']}")["execs"] == []
-    assert "GET /hello.txt" in log_of(machine, made, "web")
-    assert machine.pool("app")["ready"] == 1
+    wait_for("its log", lambda: "GET /hello.txt" in log_of(machine, made, "web"))
+    wait_for("the ready one", lambda: machine.pool("app")["ready"] == 1)
     # Killed while nobody looks; its log and its restarts go on.
     machine.kill()
     kill_inside(machine, "http.server", 2)
     machine.start()
     wait_for("the restart", lambda: services_of(machine, made)["web"]["state"] == "ready" and
              services_of(machine, made)["web"]["pid"] != pid)
-    assert "[hob] it ended with code 137; started again" in log_of(machine, made, "web")
+    wait_for("its log", lambda: "[hob] it ended with code 137; started again" in log_of(machine, made, "web"))
     assert machine.client.output(made["id"], FETCH) == "hello\n"
+    machine.wait_ready("app", 1)
     again = machine.client.create("app")
     assert again["source"] == "warm" and machine.client.output(again["id"], FETCH) == "hello\n"
 
 
 def test_hobd_killed_while_sandboxes_warm(machine):
-    slow = {"name": "slow", "run": "sleep 1000 & sleep 1; touch /tmp/up; wait", "ready": {"file": "/tmp/up"}}
+    slow = {"name": "slow", "run": "sleep 1000 & sleep 600; touch /tmp/up; wait",
+            "ready": {"file": "/tmp/up", "timeout": "10m"}}
     start(machine, [slow], least=3, gate=False)
     wait_for("them to warm", lambda: machine.client.get("/v1/sandboxes?state=warming")["sandboxes"])
     machine.kill()
     machine.start()
-    machine.wait_ready("app", 3)
+
+    def all_ready():
+        leftovers.signal_all(machine.waiting_at_gate(), signal.SIGKILL)
+        return machine.pool("app")["ready"] == 3
+    wait_for("three to be ready", all_ready)
     assert len(machine.client.get("/v1/sandboxes")["sandboxes"]) == 3
 
 
@@ -417,7 +422,7 @@ def test_a_paused_sandbox_keeps_its_servers(machine):
     pid = services_of(machine, made)["web"]["pid"]
     machine.client.post(f"/v1/sandboxes/{made['id']}/pause")
     assert services_of(machine, made)["web"]["state"] == "ready"
-    assert "GET /hello.txt" in log_of(machine, made, "web")
+    wait_for("its log", lambda: "GET /hello.txt" in log_of(machine, made, "web"))
     machine.client.post(f"/v1/sandboxes/{made['id']}/resume")
     assert machine.client.output(made["id"], FETCH) == "hello\n"
     assert services_of(machine, made)["web"]["pid"] == pid

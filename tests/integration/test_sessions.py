@@ -1,7 +1,7 @@
 """Lifecycles: what outlives its processes, its hobd and its machine, and what does not."""
 
-import contextlib
 import glob
+import json
 import os
 import shutil
 import signal
@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+import leftovers
 from hobtest import Failure, only_long, wait_for
 
 
@@ -28,7 +29,7 @@ def state(client, sandbox):
     return reply.json["state"] if reply.status == 200 else reply.status
 
 
-def wait_state(client, sandbox, wanted, seconds=20):
+def wait_state(client, sandbox, wanted, seconds=120):
     wait_for(f"{sandbox} to be {wanted}", lambda: state(client, sandbox) == wanted, seconds)
 
 
@@ -39,9 +40,7 @@ def notes(machine):
 def reboot(machine):
     """What a restart of the machine leaves: nothing that runs, and no run folder."""
     machine.kill()
-    for pid in machine.init_pids():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    leftovers.signal_all(machine.init_pids(), signal.SIGKILL)
     wait_for("every sandbox to be dead", lambda: not machine.inside_pids())
     shutil.rmtree(machine.run)
     machine.start()
@@ -52,8 +51,8 @@ def test_hybrid_sleeps_and_comes_back_under_its_id(machine):
     made = client.create("app", env={"WHO": "me"}, metadata={"ticket": "T-1"})
     sandbox = made["id"]
     client.output(sandbox, "echo kept > /workspace/kept; rm hello.txt")
-    wait_state(client, sandbox, "paused")
     wait_state(client, sandbox, "dormant")
+    assert f"sandbox.paused sandbox={sandbox}" in machine.log()
     seen = client.get(f"/v1/sandboxes/{sandbox}")
     assert seen["metadata"] == {"ticket": "T-1"} and seen["claimed_at"] == made["claimed_at"]
     assert seen["snapshot"].startswith("snap-") and seen["pid"] == 0
@@ -65,7 +64,7 @@ def test_hybrid_sleeps_and_comes_back_under_its_id(machine):
     assert state(client, sandbox) == "dormant"
     # Any request that works brings it back.
     assert client.output(sandbox, "cat kept; ls; echo $WHO") == "kept\nkept\nsrc\nme\n"
-    assert state(client, sandbox) == "claimed"
+    assert f"sandbox.revived sandbox={sandbox}" in machine.log()
     wait_state(client, sandbox, "dormant")
     client.raw("PUT", client.file_path(sandbox, "/workspace/new"), b"x" * 300000)
     assert client.output(sandbox, "cat kept; stat -c %s new") == "kept\n300000\n"
@@ -87,7 +86,8 @@ def test_many_requests_wake_one(machine):
     for worker in workers:
         worker.join()
     assert results == ["hello\n"] * 8
-    assert machine.log().count("sandbox.revived") == 1
+    # On a slow machine it may fall asleep again before the last of them asks.
+    assert 1 <= machine.log().count("sandbox.revived") <= machine.log().count("sandbox.dormant")
 
 
 def test_dormant_over_kill_and_reboot_and_released_asleep(machine):
@@ -110,9 +110,9 @@ def test_dormant_over_kill_and_reboot_and_released_asleep(machine):
 @only_long
 def test_the_time_of_a_dormant_one_ends(machine):
     client = start(machine, type="hybrid", pause="500ms", idle="1s")
-    sandbox = client.create("app", timeout_s=6)["id"]
-    wait_state(client, sandbox, "dormant", 5)
-    wait_for("it to end", lambda: state(client, sandbox) == 404, 15)
+    sandbox = client.create("app", timeout_s=20)["id"]
+    wait_state(client, sandbox, "dormant")
+    wait_for("it to end", lambda: state(client, sandbox) == 404)
     assert notes(machine) == []
 
 
@@ -138,7 +138,7 @@ def test_killed_while_going_to_sleep(machine, point):
     client.output(sandbox, "echo kept > /root/kept")
     machine.kill()
     machine.start(env={"HOB_FAULT": f"{point}:1:kill"})
-    machine.daemon.wait(30)
+    machine.daemon.wait(120)
     machine.start()
     assert client.output(sandbox, "cat /root/kept") == "kept\n"
     wait_state(client, sandbox, "dormant")
@@ -152,17 +152,29 @@ def test_long_running_comes_back_after_a_reboot(machine):
     assert (made["idle_s"], made["expires_at"]) == (0, None)
     client.output(sandbox, "echo first > /workspace/kept")
     wait_for("a snapshot of it", lambda: notes(machine))
-    taken = len(client.get("/v1/snapshots")["snapshots"])
-    time.sleep(2.5)
-    assert len(client.get("/v1/snapshots")["snapshots"]) == taken, "nobody has worked in it"
+
+    def taken():
+        return [one["id"] for one in client.get("/v1/snapshots")["snapshots"]]
+
+    def at_rest():
+        before = taken()
+        time.sleep(2.5)
+        return before and before == taken()
+    wait_for("no more snapshots, as nobody works in it", at_rest)
+    before = taken()
     reboot(machine)
     wait_state(client, sandbox, "claimed")
     assert client.output(sandbox, "cat kept; echo $WHO") == "first\nme\n"
     # And again: its own snapshots go on.
     client.output(sandbox, "echo second > /workspace/kept")
-    wait_for("a newer snapshot", lambda: len(client.get("/v1/snapshots")["snapshots"]) > taken)
-    wait_for("its note", lambda: "session" in str(client.get("/v1/snapshots")["snapshots"][0]["reason"]))
-    time.sleep(0.3)
+    wait_for("a newer snapshot", lambda: len(taken()) > len(before))
+    wait_for("no more snapshots", at_rest)
+    assert client.get("/v1/snapshots")["snapshots"][0]["reason"] == "session"
+
+    def noted():
+        with open(f"{machine.store}/sessions/{sandbox}.json", encoding="utf-8") as file:
+            return taken()[0] == f"snap-{json.load(file)['snapshot']}"
+    wait_for("its note", noted)
     reboot(machine)
     wait_state(client, sandbox, "claimed")
     assert client.output(sandbox, "cat kept") == "second\n"
@@ -182,8 +194,7 @@ def test_long_running_outlives_the_death_of_its_init(machine):
     # All of them killed while hobd is away: the same.
     client.output(sandbox, "echo more >> /root/kept")
     machine.kill()
-    for pid in machine.init_pids():
-        os.kill(pid, signal.SIGKILL)
+    leftovers.signal_all(machine.init_pids(), signal.SIGKILL)
     machine.start()
     wait_for("it to be back", lambda: state(client, sandbox) in ("dormant", "claimed"))
     assert client.output(sandbox, "cat /root/kept") == "kept\nmore\n"

@@ -74,7 +74,7 @@ def test_in_the_middle_of_npm_install(shared):
     # Without haste, so that there is a middle to be met.
     number = client.post(f"/v1/sandboxes/{sandbox}/exec", {"shell": INSTALL, "detach": True})["exec"]
     count = "find /workspace/app/node_modules -type f 2>/dev/null | wc -l"
-    wait_for("npm to have begun", lambda: int(client.output(sandbox, count)) > 0, 60)
+    wait_for("npm to have begun", lambda: int(client.output(sandbox, count)) > 0)
     taken = [client.post(f"/v1/sandboxes/{sandbox}/snapshots", {})["id"] for _ in range(SNAPSHOTS)]
     done = client.get(f"/v1/sandboxes/{sandbox}/execs/{number}?wait=1")
     assert done["exit_code"] == 0, done

@@ -260,8 +260,8 @@ def test_refresh_in_place(hob):
     hob.environment("app", source={"url": repo.path}, pool={"min": 2, "max": 8}, env={"NEW": "yes"})
     repo.commit({"hello.txt": "replaced\n"})
     hob.build("app")
-    wait_for("new ones", lambda: hob.pool("app")["ready"] == 2 and hob.pool("app")["stale"] == 0)
-    assert not boxes & {box["id"] for box in hob.client.get("/v1/sandboxes?state=ready")["sandboxes"]}
+    wait_for("new ones in their place", lambda: hob.pool("app")["ready"] == 2 and hob.pool("app")["stale"] == 0 and
+             not boxes & {box["id"] for box in hob.client.get("/v1/sandboxes?state=ready")["sandboxes"]})
 
 
 def test_hints_bring_their_sandbox_to_the_newest(hob):
@@ -321,7 +321,7 @@ def test_a_snapshot_in_the_middle_of_a_sync_is_brought_to_its_end(hob):
     second = repo.commit({"hello.txt": "second\n", "more/new.txt": "new\n"})
     with pytest.raises(Exception):  # noqa: B017 (hobd is killed before it answers)
         sync(hob, box)
-    hob.daemon.wait(30)
+    hob.daemon.wait(120)
     hob.daemon = None
     hob.start()
     wait_for("it to settle", lambda: "running" not in str(hob.client.get(f"/v1/sandboxes/{box}")["sync"]))
@@ -403,7 +403,7 @@ def test_killed_in_the_middle(hob, point, claimed):
     second = commit_all(repo)
     with pytest.raises(Exception):  # noqa: B017 (hobd is killed before it answers)
         sync(hob, box)
-    hob.daemon.wait(30)
+    hob.daemon.wait(120)
     hob.daemon = None
     hob.start()
     wait_for("it to settle", lambda: "running" not in str(hob.client.get(f"/v1/sandboxes/{box}")["sync"]))

@@ -52,10 +52,11 @@ def test_what_happens_before_the_claim_is_nobodys(machine):
     free = client.get("/v1/sandboxes?state=ready")["sandboxes"][0]["id"]
     assert metered(client, free) is None
     time.sleep(1.5)
+    begin = time.monotonic()
     sandbox = client.create("app")["id"]
     assert sandbox == free
     seen = metered(client, sandbox)
-    assert seen["active_ms"] < 1400 and seen["cpu_us"] < 100000
+    assert seen["active_ms"] <= (time.monotonic() - begin) * 1000 + 1 and seen["cpu_us"] < 100000
     client.delete(sandbox)
     machine.wait_ready("app", 1)
     assert len(account(client)) == 1, "a ready one that goes is not in it"

@@ -35,7 +35,7 @@ def environ(fake, **more):
 
 
 def hob(fake, *words, stdin=None, **more):
-    done = subprocess.run([HOB, *words], env=environ(fake), input=stdin, text=True, timeout=60,
+    done = subprocess.run([HOB, *words], env=environ(fake), input=stdin, text=True, timeout=180,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
                           **({"stdin": subprocess.DEVNULL} if stdin is None else {}), **more)
     return Result(done)
@@ -64,7 +64,7 @@ class Terminal:
     def type(self, text):
         os.write(self.fd, text.encode())
 
-    def expect(self, text, seconds=20):
+    def expect(self, text, seconds=120):
         end = time.time() + seconds
         os.set_blocking(self.fd, False)
         while text.encode() not in self.text:
@@ -78,7 +78,7 @@ class Terminal:
     def finish(self):
         """The exit code; the terminal must be as it was."""
         try:
-            code = self.child.wait(20)
+            code = self.child.wait(120)
             assert termios.tcgetattr(self.slave) == self.before
             return code
         finally:
@@ -88,7 +88,7 @@ class Terminal:
             os.close(self.fd)
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=120):
     end = time.time() + seconds
     while not condition():
         assert time.time() < end, "it did not come to pass"

@@ -530,7 +530,7 @@ class Session:
                 self.control(json.loads(data))
         if opcode is None and self.child.poll() is None:
             os.killpg(self.child.pid, signal.SIGKILL)
-        waiter.join(10)
+        waiter.join(60)
 
     def write(self, data):
         try:

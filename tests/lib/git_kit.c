@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -108,16 +109,21 @@ struct git_kit_server git_kit_http(const char *folder, const char *mode)
 	return server;
 }
 
-/* A port that was free a moment ago. */
+/* A port that was free a moment ago, below those that the kernel gives to connections. */
 static int free_port(void)
 {
 	struct sockaddr_in address = {
 		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t length = sizeof(address);
 	CLEANUP(close_p) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	uint16_t random = 0;
+	int status = -1;
 
-	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
+	for (int tries = 0; tries < 1000 && status < 0; tries++) {
+		assert_int_equal(getrandom(&random, sizeof(random), 0), sizeof(random));
+		address.sin_port = htons((uint16_t)(12000 + random % 18000));
+		status = bind(fd, (struct sockaddr *)&address, sizeof(address));
+	}
+	assert_int_equal(status, 0);
 	return ntohs(address.sin_port);
 }
 
@@ -145,7 +151,7 @@ struct git_kit_server git_kit_daemon(const char *folder)
 
 	assert_ok(process_spawn(&spec, &server.pid, &pidfd, &err), &err);
 	close(pidfd);
-	for (int tries = 0; tries < 250 && !can_connect(server.port); tries++) {
+	for (int tries = 0; tries < 6000 && !can_connect(server.port); tries++) {
 		nanosleep(&pause, NULL);
 	}
 	return server;

@@ -3,15 +3,37 @@
 import contextlib
 import http.server
 import os
+import random
 import socket
 import subprocess
 import threading
 
+from hobclient import wait_for
+
+RESERVED = []
+
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port below those that the kernel gives to connections. No other test has it while this process
+    lives: an abstract socket holds its number."""
+    while True:
+        port, lock = random.randrange(12000, 30000), socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            lock.bind(f"\0hob-test-port-{port}")
+            probe.bind(("127.0.0.1", port))
+            RESERVED.append(lock)
+            return port
+        lock.close()
+
+
+def wait_listening(port, child):
+    """Until somebody listens there, or the server that should has ended."""
+    def attempt():
+        assert child.poll() is None, f"the server for port {port} ended with {child.returncode}"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+    wait_for(f"a server on port {port}", attempt)
 
 
 @contextlib.contextmanager
@@ -22,10 +44,7 @@ def git_daemon(folder):
                               f"--port={port}", "--export-all", f"--base-path={folder}", "--reuseaddr"],
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            threading.Event().wait(0.02)
+        wait_listening(port, child)
         yield port
     finally:
         os.killpg(child.pid, 15)

@@ -26,7 +26,7 @@ class Failure(Exception):
         super().__init__(f"{status} {self.kind}: {self.message} ({self.hint})")
 
 
-def wait_for(what, condition, seconds=30):
+def wait_for(what, condition, seconds=120):
     """Polls until the condition is true, and returns its value."""
     end = time.monotonic() + seconds * PATIENCE
     while True:
@@ -65,7 +65,7 @@ class Reply:
 class Client:
     """One API. Each call is a connection of its own unless `connection` is given."""
 
-    def __init__(self, path, timeout=60):
+    def __init__(self, path, timeout=180):
         self.path, self.timeout = path, timeout * PATIENCE
 
     def connect(self):

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 
 import pytest
 
@@ -21,7 +22,7 @@ import leftovers
 from hobclient import BUILD, PATIENCE, Client, EventStream, Failure, WebSocket, wait_for
 
 __all__ = ["BUILD", "LONG", "PATIENCE", "ROOT", "Client", "EventStream", "Failure", "Hob", "Repository", "WebSocket",
-           "git", "only_long", "wait_for"]
+           "git", "only_long", "repeating", "wait_for"]
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # Beyond the core of a file, for `make check-long`: the rarer points to die at, larger counts.
@@ -56,7 +57,31 @@ def take_ids():
             except OSError:
                 lock.close()
         return None
-    return wait_for("a free range of ids", attempt, 300)
+    return wait_for("a free range of ids", attempt, 600)
+
+
+@contextlib.contextmanager
+def repeating(work, count=1):
+    """`count` threads that do work(number) again and again until the block ends, however it ends. What
+    they raise fails the block."""
+    stop, failures = threading.Event(), []
+
+    def run(number):
+        try:
+            while not stop.is_set():
+                work(number)
+        except BaseException as failure:  # pylint: disable=broad-except
+            failures.append(failure)
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures, failures
 
 
 class Repository:
@@ -135,7 +160,7 @@ class Hob:
     def environ(self, env=None):
         return {**os.environ, "HOB_TEST_RUN": TOKEN, **(env or {})}
 
-    def hob_build(self, *words, env=None, timeout=120, **more):
+    def hob_build(self, *words, env=None, timeout=180, **more):
         """The finished process; output as text."""
         return subprocess.run([self.program("hob-build"), "--config", self.config, *words],
                               env=self.environ(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -154,7 +179,7 @@ class Hob:
         assert done.returncode == 0, f"hob-build {name}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
-    def hob(self, *words, env=None, timeout=60, stdin=None):
+    def hob(self, *words, env=None, timeout=180, stdin=None):
         return subprocess.run([self.program("hob"), "--config", self.config, *words],
                               env=self.environ(env), input=stdin, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, errors="replace", check=False,
@@ -178,7 +203,7 @@ class Hob:
 
     def kill(self, number=signal.SIGKILL):
         self.daemon.send_signal(number)
-        code = self.daemon.wait(30 * PATIENCE)
+        code = self.daemon.wait(120 * PATIENCE)
         self.daemon = None
         return code
 
@@ -192,8 +217,17 @@ class Hob:
         return next(entry for entry in self.client.get("/v1/pool")["environments"]
                     if entry["environment"] == name)
 
-    def wait_ready(self, name, count, seconds=30):
+    def wait_ready(self, name, count, seconds=120):
         wait_for(f"{count} ready sandboxes of {name}", lambda: self.pool(name)["ready"] == count, seconds)
+
+    def waiting_at_gate(self):
+        """Processes in the sandboxes that stand at a gate, which is a `sleep 600`."""
+        return [pid for pid in self.inside_pids()
+                if leftovers.read_text(f"/proc/{pid}/cmdline").startswith("sleep\x00600")]
+
+    def let_go(self):
+        """Opens the gate for who stands there; waits for somebody to."""
+        leftovers.signal_all(wait_for("somebody to be at the gate", self.waiting_at_gate), signal.SIGKILL)
 
     def launchers(self):
         """Root processes that hobd forked: its children with the same executable."""
@@ -224,7 +258,7 @@ class Hob:
                 code = self.kill(signal.SIGINT)
                 problems += [f"hobd ended with {code}"] if code != 0 else []
             for child in self.children:
-                child.wait(20 * PATIENCE)
+                child.wait(120 * PATIENCE)
             problems += self.left_behind()
         except (AssertionError, OSError, Failure, subprocess.TimeoutExpired) as failure:
             problems.append(f"{type(failure).__name__}: {failure}")
@@ -249,7 +283,7 @@ class Hob:
                     lines += [f"{room}/{name}" for name in os.listdir(f"{self.store}/{room}")]
             return lines
         with contextlib.suppress(AssertionError):
-            wait_for("everything to go", lambda: not left(), 60)
+            wait_for("everything to go", lambda: not left())
         return left()
 
     def sweep(self):

@@ -19,7 +19,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
-#define PATIENCE_MS 20000
+#define PATIENCE_MS 120000
 #define KIT_ID "sb-kit"
 
 /* build/release/tests/unit/test_init -> build/release/hob-init, wherever the program is below. */

@@ -4,22 +4,18 @@ before it, and a list of a tree that comes out the same inside a sandbox and out
 import contextlib
 import gzip
 import hashlib
-import http.server
 import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tarfile
-import threading
-import time
 import urllib.parse
 import urllib.request
 
 import pytest
 
-from git_servers import free_port
+from git_servers import free_port, wait_listening
 
 PROGRAMS = {"docker-registry": "docker-registry", "skopeo": "skopeo", "umoci": "umoci", "buildah": "buildah",
             "mmdebstrap": "mmdebstrap", "musl-gcc": "musl-tools"}
@@ -239,11 +235,8 @@ class Registry:
         with open(f"{self.folder}/log", "ab") as log:
             self.child = subprocess.Popen(["docker-registry", "serve", f"{self.folder}/config.yml"],
                                           stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        for _ in range(400):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return self
-            time.sleep(0.02)
-        raise AssertionError(f"docker-registry does not answer, see {self.folder}/log")
+        wait_listening(self.port, self.child)
+        return self
 
     def stop(self):
         if self.child is not None:
@@ -285,13 +278,13 @@ class Registry:
     def request(self, method, path, data=None, kind=None):
         url = path if path.startswith("http") else f"http://{self.host}/v2/{path}"
         headers = {"Content-Type": kind} if kind else {}
-        return urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=20)
+        return urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=180)
 
     def manifest(self, repository, reference):
         accept = {"Accept": f"{MANIFEST}, {INDEX}, application/vnd.docker.distribution.manifest.v2+json, "
                             "application/vnd.docker.distribution.manifest.list.v2+json"}
         url = f"http://{self.host}/v2/{repository}/manifests/{reference}"
-        with urllib.request.urlopen(urllib.request.Request(url, headers=accept), timeout=20) as reply:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=accept), timeout=180) as reply:
             return reply.read()
 
     def digest(self, name):

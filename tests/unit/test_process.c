@@ -116,7 +116,7 @@ static void test_environment_and_pidfd(void **state)
 	(void)state;
 	assert_ok(process_spawn(&spec, &pid, &pidfd, &err), &err);
 	wait.fd = pidfd;
-	assert_int_equal(poll(&wait, 1, 10000), 1);
+	assert_int_equal(poll(&wait, 1, 60000), 1);
 	assert_ok(process_wait(pid, &code, &err), &err);
 	assert_int_equal(code, 0);
 	assert_true(process_wait(pid, &code, &err) < 0);

@@ -202,7 +202,7 @@ static void test_debuggers_work_on_own_processes(void **state)
 	(void)state;
 	python_says("pid = os.fork()\n"
 		    "if pid == 0:\n"
-		    "    import time; time.sleep(20)\n"
+		    "    import time; time.sleep(600)\n"
 		    "r = call('ptrace', 16, pid, 0, 0)\n"
 		    "os.kill(pid, 9)\n"
 		    "print(r)",

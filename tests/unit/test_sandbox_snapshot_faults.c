@@ -38,9 +38,9 @@ static bool is_frozen(struct sandbox_kit *kit, const char *id)
 	return usage.frozen;
 }
 
-static void thaws_within(struct sandbox_kit *kit, const char *id, int64_t ms)
+static void thaws(struct sandbox_kit *kit, const char *id)
 {
-	int64_t end_ms = clock_mono_ms() + ms;
+	int64_t end_ms = clock_mono_ms() + 60000;
 
 	while (is_frozen(kit, id)) {
 		assert_true(clock_mono_ms() < end_ms);
@@ -94,7 +94,7 @@ static void test_it_is_killed_at_each_step(void **state)
 		status = kit_snapshot(kit, box.id, "live", 0);
 		assert_true(status == -ERROR_UNAVAILABLE || status == -ERROR_TIMEOUT);
 		assert_false(kit->lost);
-		thaws_within(kit, box.id, 1000);
+		thaws(kit, box.id);
 		succeeds_now(kit, &box);
 	}
 }
@@ -111,7 +111,7 @@ static void test_it_hangs(void **state)
 	start_ms = clock_mono_ms();
 	assert_int_equal(kit_snapshot(kit, box.id, "live", 0), -ERROR_TIMEOUT);
 	assert_true(clock_mono_ms() - start_ms >= GUARD_MS);
-	thaws_within(kit, box.id, 1000);
+	thaws(kit, box.id);
 	succeeds_now(kit, &box);
 }
 
@@ -168,7 +168,7 @@ static void test_only_one_is_left(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
 		struct sandbox_kit *kit = sandbox_kit_broken("live.frozen", "stop");
-		int64_t end_ms = clock_mono_ms() + 10000;
+		int64_t end_ms = clock_mono_ms() + 60000;
 		struct kit_box box;
 		pid_t copier, doomed[2];
 
@@ -190,7 +190,7 @@ static void test_only_one_is_left(void **state)
 		if (i == 2) {
 			assert_int_equal(kill(copier, SIGCONT), 0);
 		}
-		thaws_within(kit, box.id, 2000);
+		thaws(kit, box.id);
 		sandbox_kit_restart(kit);
 		assert_int_equal(box_close(&box), 0);
 		sandbox_kit_free(kit);
