@@ -53,6 +53,12 @@ def start(machine, services, least=1, most=8, gate=True, **keys):
     return repository
 
 
+def stay_awake(machine):
+    """Sandboxes that wait are not frozen: their services would neither die nor be looked at."""
+    machine.settings["freeze_after"] = "1h"
+    machine.write_config()
+
+
 def services_of(machine, made):
     return {service["name"]: service
             for service in machine.client.get(f"/v1/sandboxes/{made['id']}/services")["services"]}
@@ -214,6 +220,7 @@ def test_an_endless_answer_is_good_enough(machine):
 
 
 def test_one_that_dies_while_waiting_is_started_again(machine):
+    stay_awake(machine)
     start(machine, [{**WEB, "restart": FAST}], least=1)
     ready = waiting(machine)[0]
     before = services_of(machine, ready)["web"]
@@ -341,6 +348,7 @@ def test_a_changed_service_replaces_waiting_sandboxes_only(machine):
 
 
 def test_a_restarted_hobd_takes_services_up(machine):
+    stay_awake(machine)
     start(machine, [{**WEB, "restart": FAST}], least=1)
     machine.wait_ready("app", 1)
     made = machine.client.create("app")
