@@ -12,7 +12,7 @@
 #include <stdio.h>
 
 /* A change of what a key covers, or of how a step is run, makes new layers. */
-#define STEP_VERSION "1"
+#define STEP_VERSION "2"
 
 static int read_inputs_of(struct job *job, size_t index, char *const *const *lists, size_t count,
 	struct git_inputs *inputs, struct error *err)

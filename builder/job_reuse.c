@@ -53,6 +53,22 @@ int job_changes_since(struct job *job, size_t index, const char *from,
 	return 0;
 }
 
+/* Is the path below a folder of the list, which hides whatever the layers below have there? */
+static bool is_covered(const struct buffer *opaque, const char *path)
+{
+	const char *end = opaque->data + opaque->length;
+
+	for (const char *folder = opaque->data; folder != NULL && folder < end;
+		folder += strlen(folder) + 1) {
+		size_t length = strlen(folder);
+
+		if (length == 0 || (strncmp(path, folder, length) == 0 && path[length] == '/')) {
+			return true;
+		}
+	}
+	return false;
+}
+
 /* Has the tree something at `path`, or something else than a folder on the way there? */
 static bool tree_holds(int tree_fd, const char *path)
 {
@@ -78,8 +94,15 @@ static bool tree_holds(int tree_fd, const char *path)
 	return true;
 }
 
-/* The first of the paths that the layer's tree holds below the source's folder; NULL: none. */
-static char *first_hidden(int tree_fd, const char *folder, const struct buffer *paths)
+/* What a layer is, for this question. */
+struct over {
+	int tree_fd;
+	struct buffer opaque; /* LAYER_OPAQUE */
+};
+
+/* The first of the paths that the layer's tree holds or hides below the source's folder; NULL:
+ * none. */
+static char *first_hidden(const struct over *over, const char *folder, const struct buffer *paths)
 {
 	const char *end = paths->data + paths->length;
 
@@ -87,14 +110,14 @@ static char *first_hidden(int tree_fd, const char *folder, const struct buffer *
 	for (const char *path = paths->data; path != NULL && path < end; path += strlen(path) + 1) {
 		CLEANUP(free_p) char *whole = xasprintf("%s/%s", folder, path);
 
-		if (tree_holds(tree_fd, whole)) {
+		if (is_covered(&over->opaque, whole) || tree_holds(over->tree_fd, whole)) {
 			return xstrdup(path);
 		}
 	}
 	return NULL;
 }
 
-static char *hidden_in(struct job *job, int tree_fd, size_t index, const char *from)
+static char *hidden_in(struct job *job, const struct over *over, size_t index, const char *from)
 {
 	struct error ignored = ERROR_INIT;
 	const struct buffer *paths = NULL;
@@ -105,7 +128,7 @@ static char *hidden_in(struct job *job, int tree_fd, size_t index, const char *f
 	if (job_changes_since(job, index, from, &paths, &ignored) < 0) {
 		return xasprintf("what changed since %.12s is unknown", from);
 	}
-	return first_hidden(tree_fd, job->environment->sources[index].path, paths);
+	return first_hidden(over, job->environment->sources[index].path, paths);
 }
 
 bool job_origin_of(const struct layer *layer, size_t index, char *commit)
@@ -120,22 +143,38 @@ bool job_origin_of(const struct layer *layer, size_t index, char *commit)
 	return commit[0] != '\0';
 }
 
+/* Opens it; false: it is not there as it should be. */
+static bool over_open(const struct job *job, const struct layer *layer, struct over *over)
+{
+	CLEANUP(free_p) char *tree = xasprintf("layers/%lld/tree", (long long)layer->id);
+	CLEANUP(free_p)
+	char *list = xasprintf("layers/%lld/" LAYER_OPAQUE, (long long)layer->id);
+	int store = store_fd(job->machine->store);
+	struct error err = ERROR_INIT;
+
+	buffer_init(&over->opaque, 0);
+	over->tree_fd = io_open(store, tree, O_PATH | O_DIRECTORY, 0, &err);
+	if (over->tree_fd < 0) {
+		return false;
+	}
+	return io_read_file(store, list, &over->opaque, &err) == 0 || err.kind == ERROR_NOT_FOUND;
+}
+
 /* NULL: it hides nothing new. Else what it hides, for people; free() it. */
 static char *find_hidden(struct job *job, const struct layer *layer)
 {
-	CLEANUP(free_p) char *below = xasprintf("layers/%lld/tree", (long long)layer->id);
-	struct error ignored = ERROR_INIT;
-	CLEANUP(close_p)
-	int tree = io_open(store_fd(job->machine->store), below, O_PATH | O_DIRECTORY, 0, &ignored);
-	char *hidden = tree < 0 ? xstrdup("its layer is missing") : NULL;
+	struct over over = {.tree_fd = -1};
+	char *hidden = over_open(job, layer, &over) ? NULL : xstrdup("its layer is missing");
 
 	for (size_t i = 0; hidden == NULL && i < job->environment->source_count; i++) {
 		char commit[COMMIT_TEXT_SIZE];
 
 		hidden = job_origin_of(layer, i, commit)
-				 ? hidden_in(job, tree, i, commit)
+				 ? hidden_in(job, &over, i, commit)
 				 : xstrdup("it is not known what it was made from");
 	}
+	buffer_done(&over.opaque);
+	fd_done(&over.tree_fd);
 	return hidden;
 }
 

@@ -35,17 +35,17 @@ void layer_from_row(const struct query *query, int column, struct layer *layer)
 	query_copy(query, column + 14, layer->origin, sizeof(layer->origin));
 }
 
-/* Is it the list of a layer's packages, in a plain file? */
+/* Is it the list of a layer's packages or of its opaque folders, in a plain file? */
 static bool is_list(const struct staging *staging, const char *name)
 {
 	struct stat status;
 
-	return streq(name, LAYER_PACKAGES) &&
+	return (streq(name, LAYER_PACKAGES) || streq(name, LAYER_OPAQUE)) &&
 	       fstatat(staging->fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
 	       S_ISREG(status.st_mode);
 }
 
-/* Nothing but a folder `tree` (and the list of its packages) may become a layer: an overlay's
+/* Nothing but a folder `tree` (and those lists) may become a layer: an overlay's
  * leftover `work`, or a link in place of the tree, would stay in the store for good. */
 static int check_staging(const struct staging *staging, struct error *err)
 {

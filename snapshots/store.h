@@ -85,6 +85,8 @@ DEFINE_CLEANUP(staging_free_p, struct staging, staging_free)
 #define LAYER_ORIGIN_SIZE 272
 /* Beside `tree`, written by hob: what a package manager has put there, as JSON. */
 #define LAYER_PACKAGES "packages.json"
+/* Beside a layer's tree that a step has made: paths of its opaque folders, each with its '\0'. */
+#define LAYER_OPAQUE "opaque-folders"
 
 struct layer {
 	int64_t id;

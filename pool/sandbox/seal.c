@@ -4,11 +4,13 @@
  * nobody writes to it. Then everything is on disk, and the marks that tie files to the layers they
  * were copied from are gone, as the layer will stand on others.
  */
+#include "base/buffer.h"
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/memory.h"
 #include "pool/sandbox/overlay.h"
 #include "pool/sandbox/worker.h"
+#include "snapshots/store.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,6 +21,7 @@
 #define PROBE_MS 100
 #define PROBE_AGAIN_US 2000
 #define DEPTH_MAX 2048
+#define OPAQUE_LIST_MAX (16 * 1024 * 1024)
 
 static int probe_once(int folder_fd, int tree_fd, struct error *err)
 {
@@ -81,10 +84,33 @@ static int strip_entry(const char *name, struct error *err)
 	return 0;
 }
 
-static int strip_folder(DIR *dir, size_t depth, struct error *err);
+/* Folders that hide all that lies below, noted as they are come by. */
+struct covers {
+	struct buffer path; /* of the folder that is being looked at, without that of the tree */
+	struct buffer list; /* LAYER_OPAQUE */
+	bool wanted;
+};
 
-static int strip_below(int dir_fd, const char *name, size_t depth, struct error *err)
+/* Too long a list becomes that of the root, which covers everything. */
+static void covers_add(struct covers *covers)
 {
+	char value[2];
+
+	if (covers->wanted && lgetxattr(".", "trusted.overlay.opaque", value, sizeof(value)) == 1 &&
+		value[0] == 'y' &&
+		!buffer_add(&covers->list, buffer_text(&covers->path), covers->path.length + 1)) {
+		buffer_clear(&covers->list);
+		buffer_add(&covers->list, "", 1);
+		covers->wanted = false;
+	}
+}
+
+static int strip_folder(DIR *dir, size_t depth, struct covers *covers, struct error *err);
+
+static int strip_below(
+	int dir_fd, const char *name, size_t depth, struct covers *covers, struct error *err)
+{
+	size_t length = covers->path.length;
 	CLEANUP(closedir_p) DIR *dir = io_opendir(dir_fd, name, err);
 
 	if (dir == NULL) {
@@ -94,26 +120,31 @@ static int strip_below(int dir_fd, const char *name, size_t depth, struct error 
 		return error_set(
 			err, ERROR_LIMIT, "%s: more than %d folders deep", name, DEPTH_MAX);
 	}
-	if (strip_folder(dir, depth, err) < 0 || fchdir(dir_fd) < 0) {
+	if (depth > 0) {
+		buffer_addf(&covers->path, "%s%s", length > 0 ? "/" : "", name);
+	}
+	if (strip_folder(dir, depth, covers, err) < 0 || fchdir(dir_fd) < 0) {
 		return err->kind != ERROR_NONE ? -(int)err->kind : error_sys(err, errno, "fchdir");
 	}
+	covers->path.length = length;
 	return 0;
 }
 
 /* The worker is a process of its own, so it may stand in the folder that it works on. */
-static int strip_folder(DIR *dir, size_t depth, struct error *err)
+static int strip_folder(DIR *dir, size_t depth, struct covers *covers, struct error *err)
 {
 	struct dirent *entry;
 
 	if (fchdir(dirfd(dir)) < 0 || strip_entry(".", err) < 0) {
 		return err->kind != ERROR_NONE ? -(int)err->kind : error_sys(err, errno, "fchdir");
 	}
+	covers_add(covers);
 	while ((entry = readdir(dir)) != NULL) {
 		if (streq(entry->d_name, ".") || streq(entry->d_name, "..")) {
 			continue;
 		}
 		if (entry->d_type == DT_DIR
-				? strip_below(dirfd(dir), entry->d_name, depth + 1, err) < 0
+				? strip_below(dirfd(dir), entry->d_name, depth + 1, covers, err) < 0
 				: strip_entry(entry->d_name, err) < 0) {
 			return -(int)err->kind;
 		}
@@ -121,19 +152,44 @@ static int strip_folder(DIR *dir, size_t depth, struct error *err)
 	return 0;
 }
 
-static int strip(int folder_fd, const char *tree, struct error *err)
+static int write_covers(int folder_fd, const struct covers *covers, struct error *err)
 {
-	int status = strip_below(folder_fd, tree, 0, err);
+	CLEANUP(close_p)
+	int fd = io_open_beneath(
+		folder_fd, LAYER_OPAQUE, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0644, err);
 
-	if (chdir("/") < 0 && status == 0) {
-		return error_sys(err, errno, "chdir");
+	if (fd < 0) {
+		return fd;
 	}
+	/* Whatever the umask: those who build read it. */
+	if (fchmod(fd, 0644) < 0) {
+		return error_sys(err, errno, "chmod " LAYER_OPAQUE);
+	}
+	return io_write_full(fd, covers->list.data, covers->list.length, err);
+}
+
+/* With `note`, beside the tree, which of its folders are opaque: the attribute is for root alone,
+ * and what they hide is every builder's business. */
+static int strip(int folder_fd, const char *tree, bool note, struct error *err)
+{
+	struct covers covers = {.wanted = note};
+	int status;
+
+	buffer_init(&covers.path, 0);
+	buffer_init(&covers.list, OPAQUE_LIST_MAX);
+	status = strip_below(folder_fd, tree, 0, &covers, err);
+	if (chdir("/") < 0 && status == 0) {
+		status = error_sys(err, errno, "chdir");
+	}
+	if (status == 0 && covers.list.length > 0) {
+		status = write_covers(folder_fd, &covers, err);
+	}
+	buffer_done(&covers.list);
+	buffer_done(&covers.path);
 	return status;
 }
 
 /* ---- opaque folders ---- */
-
-#define OPAQUE_LIST_MAX (16 * 1024 * 1024)
 
 static int set_opaque(int tree_fd, const char *path, struct error *err)
 {
@@ -179,6 +235,14 @@ static int mark_opaque(int folder_fd, int tree_fd, struct error *err)
 	return status;
 }
 
+/* Of an earlier try that failed later. */
+static int clear_note(int folder_fd, struct error *err)
+{
+	return unlinkat(folder_fd, LAYER_OPAQUE, 0) < 0 && errno != ENOENT
+		       ? error_sys(err, errno, "remove " LAYER_OPAQUE)
+		       : 0;
+}
+
 int seal_layer(const struct places *places, const char *staging, struct error *err)
 {
 	CLEANUP(close_p)
@@ -197,8 +261,8 @@ int seal_layer(const struct places *places, const char *staging, struct error *e
 	if (fault != 0) {
 		return error_sys(err, fault, "seal staging/%s", staging);
 	}
-	if (io_remove_tree(folder, "work", err) < 0 || strip(folder, "tree", err) < 0 ||
-		mark_opaque(folder, tree, err) < 0) {
+	if (io_remove_tree(folder, "work", err) < 0 || mark_opaque(folder, tree, err) < 0 ||
+		clear_note(folder, err) < 0 || strip(folder, "tree", true, err) < 0) {
 		return error_wrap(err, "seal staging/%s", staging);
 	}
 	if (syncfs(tree) < 0) {
@@ -254,7 +318,7 @@ int seal_upper(const struct places *places, const char *id, const char *staging,
 	if (probe(folder, upper, id, err) < 0) {
 		return -(int)err->kind;
 	}
-	if (strip(folder, "upper", err) < 0) {
+	if (strip(folder, "upper", false, err) < 0) {
 		return error_wrap(err, "seal sandboxes/%s", id);
 	}
 	if (syncfs(upper) < 0) {

@@ -126,6 +126,20 @@ def test_a_result_does_not_hide_a_newer_file(machine):
     assert project.output("cat base/1/added 2>&1 || true").startswith("cat: ")
 
 
+def test_a_folder_made_anew_does_not_hide_newer_files(machine):
+    """The step replaces a folder of the source, so the layer hides all that is there, also what comes later."""
+    project = Project(machine, {"name": "gen", "run": "if [ ! -e docs/new.md ]; then rm -r docs; mkdir docs; fi;"
+                                " mkdir -p own; echo made | tee own/made > docs/made", "inputs": ["lock"]})
+    first = steps(machine)
+    project.commit({"docs.txt": "1\n", "own/theirs": "merged\n"})
+    project.build()
+    assert steps(machine) == first
+    assert project.output("cat own/theirs own/made docs/made") == "merged\nmade\nmade\n"
+    project.commit({"docs/new.md": "theirs\n"})
+    assert "would hide docs/new.md" in project.build()
+    assert project.output("cat docs/new.md docs/made docs/x.md") == "theirs\nmade\nx\n"
+
+
 def test_strict_steps_see_their_inputs_only(machine):
     project = Project(machine, {"name": "dep", "run": "echo dep > /dep", "inputs": []},
                       {"name": "strict", "run": "find . -type f | sort > /seen; cat /dep >> /seen; cp code/a.c made",
