@@ -9,6 +9,7 @@
 #include "base/fault.h"
 #include "base/io.h"
 #include "base/memory.h"
+#include "builder/credentials/mask.h"
 #include "builder/credentials/step_secrets.h"
 #include "builder/machine.h"
 #include "builder/range.h"
@@ -36,6 +37,7 @@ struct step {
 	bool failed, overflown;
 	struct exec_result result;
 	struct error error;
+	struct mask *masks[2]; /* of its output and its errors */
 	char tail[2 * STEP_TAIL_SIZE];
 	size_t tail_length;
 };
@@ -83,6 +85,14 @@ static void keep_tail(struct step *step, const char *data, size_t length)
 	step->tail_length += length;
 }
 
+static void show(void *context, const char *data, size_t length)
+{
+	struct step *step = context;
+
+	keep_tail(step, data, length);
+	report_output(step->machine->report, step->spec->name, data, length);
+}
+
 static void on_output(void *context, enum exec_stream stream, const void *data, size_t length)
 {
 	struct step *step = context;
@@ -92,8 +102,7 @@ static void on_output(void *context, enum exec_stream stream, const void *data, 
 		init_exec_consumed(step->exec, length);
 		return;
 	}
-	keep_tail(step, data, length);
-	report_output(step->machine->report, step->spec->name, data, length);
+	mask_add(step->masks[stream == EXEC_STDOUT ? 0 : 1], data, length);
 	init_exec_consumed(step->exec, length);
 }
 
@@ -312,6 +321,16 @@ static int create(struct step *step, struct sandbox_created *created, struct err
 	return machine_create(step->machine, &sandbox, created, err);
 }
 
+/* What still waits may be shown: nothing more comes. */
+static void step_unmask(struct step *step)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(step->masks); i++) {
+		mask_end(step->masks[i]);
+		mask_free(step->masks[i]);
+		step->masks[i] = NULL;
+	}
+}
+
 int step_run(struct machine *machine, struct range *range, const struct step_spec *spec,
 	struct step_outcome *ret_outcome, struct error *err)
 {
@@ -328,8 +347,12 @@ int step_run(struct machine *machine, struct range *range, const struct step_spe
 		free(step);
 		return status;
 	}
+	for (size_t i = 0; i < ARRAY_SIZE(step->masks); i++) {
+		step->masks[i] = mask_new(spec->secrets, show, step);
+	}
 	fault_point("step.running");
 	status = run_in_sandbox(step, &created, err);
+	step_unmask(step);
 	close(created.pidfd);
 	if (!machine->launcher_lost && machine_destroy(machine, step->id, &ending) < 0 &&
 		status == 0) {

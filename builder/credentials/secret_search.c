@@ -34,8 +34,7 @@ struct search {
 	char *window;
 };
 
-/* What every base64 text that holds the bytes from offset `shift` on must contain. */
-static char *base64_core(const struct secret *secret, size_t shift, size_t *ret_length)
+char *step_secret_base64(const struct secret *secret, size_t shift, size_t *ret_length)
 {
 	CLEANUP(free_p) char *padded = xcalloc(shift + secret->length + 1, 1);
 	char *text;
@@ -56,7 +55,8 @@ static void needles_of(const struct secret *secret, const char *name, struct nee
 	needles[0] = (struct needle){name, xstrndup(secret->text, secret->length), secret->length};
 	for (size_t shift = 0; shift < 3; shift++) {
 		needles[1 + shift].name = name;
-		needles[1 + shift].text = base64_core(secret, shift, &needles[1 + shift].length);
+		needles[1 + shift].text =
+			step_secret_base64(secret, shift, &needles[1 + shift].length);
 	}
 }
 

@@ -46,6 +46,9 @@ MUSTCHECK int step_secrets_put(struct machine *machine, const struct step_secret
 MUSTCHECK int step_secrets_search(const struct step_secrets *secrets, struct range *range,
 	const char *staging, struct error *err);
 
+/* What every base64 text that holds the secret behind a multiple of three bytes and `shift` more
+ * must contain; free() it. */
+char *step_secret_base64(const struct secret *secret, size_t shift, size_t *ret_length);
 /* The search in one text of any bytes. */
 bool step_secret_is_in(const struct secret *secret, const void *data, size_t length);
 

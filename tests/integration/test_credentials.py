@@ -1,5 +1,6 @@
 """Private sources: a token, an ssh key, a GitHub App. What they are fetched with shows nowhere."""
 
+import base64
 import contextlib
 import os
 import pwd
@@ -179,6 +180,20 @@ def test_a_steps_secret_is_there_and_stays_out_of_the_image(machine):
     machine.start()
     made = machine.client.create("app")
     assert machine.client.output(made["id"], "cat used; ls -A /run") == "used\n"
+
+
+def test_what_a_step_says_of_its_secret_is_masked(machine):
+    """As it is, written in two goes, encoded: in the log, on the terminal and in the reason of a failure."""
+    secret(machine, "npm-token", TOKEN + "\n")
+    run = ("echo one $(cat /run/secrets/npm-token) two; printf " + TOKEN[:6] + "; printf '" + TOKEN[6:] + " three\\n';"
+           " base64 /run/secrets/npm-token >&2; echo last $(cat /run/secrets/npm-token) >&2; exit 3")
+    machine.environment("app", steps=[{"name": "tell", "run": run, "secrets": ["npm-token"]}])
+    done = machine.hob_build("app")
+    assert done.returncode != 0 and "one *** two\n*** three\n" in done.stdout, done.stdout
+    assert "last ***" in done.stderr, done.stderr
+    coded = base64.b64encode(TOKEN.encode()).decode()
+    assert all(text not in done.stdout + done.stderr for text in (TOKEN, coded[:-4]))
+    assert shows(machine, TOKEN) == [] and shows(machine, coded[:-4]) == []
 
 
 @pytest.mark.parametrize("leak", [
