@@ -94,9 +94,19 @@ int digest_of_fd(int fd, char *text, struct error *err)
 	return 0;
 }
 
+static bool is_hex(const char *text, size_t length)
+{
+	return strlen(text) == length && strspn(text, "0123456789abcdef") == length;
+}
+
 bool digest_is_valid(const char *text)
 {
-	return strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64;
+	return is_hex(text, SHA256_TEXT_SIZE - 1);
+}
+
+bool sha1_is_valid(const char *text)
+{
+	return is_hex(text, 2 * SHA1_SIZE);
 }
 
 void digest_sha1(const void *data, size_t length, unsigned char *bytes)

@@ -27,6 +27,8 @@ void digest_of(const void *data, size_t length, char *text);
 MUSTCHECK int digest_of_fd(int fd, char *text, struct error *err);
 /* 64 lower-case hex digits? */
 bool digest_is_valid(const char *text);
+/* 40 of them: a commit's whole id? */
+bool sha1_is_valid(const char *text);
 
 #define SHA1_SIZE 20
 void digest_sha1(const void *data, size_t length, unsigned char *bytes);

@@ -178,9 +178,8 @@ static void set_options(struct transfer *transfer)
 }
 
 /* Worth another try? */
-static bool is_passing(const struct transfer *transfer, CURLcode code, long http)
+static bool is_passing(CURLcode code, long http)
 {
-	(void)transfer;
 	switch ((int)code) {
 	case CURLE_COULDNT_RESOLVE_HOST:
 	case CURLE_COULDNT_CONNECT:
@@ -253,7 +252,7 @@ static int attempt(struct transfer *transfer, int number, struct error *err)
 	}
 	attempt_error(transfer, code, http, err);
 	if (number >= TRIES_MAX || transfer->write_sys != 0 || transfer->over ||
-		!(stale || is_passing(transfer, code, http))) {
+		!(stale || is_passing(code, http))) {
 		return -(int)err->kind;
 	}
 	child_line(transfer->child, "%s: trying again", err->message);

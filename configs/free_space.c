@@ -30,24 +30,28 @@ bool free_space_parse(const char *text, int64_t *ret_bytes, int64_t *ret_percent
 	return true;
 }
 
-/* A store's own file system, in a sparse file, promises more than the disk below may have: of what
- * is free in it, that much can be written which lies in the file already or still fits below. */
+uint64_t free_in_sparse(uint64_t free, uint64_t size, uint64_t stored, uint64_t host_free)
+{
+	uint64_t holes = size > stored ? size - stored : 0;
+	uint64_t behind = holes < host_free ? holes : host_free;
+	uint64_t inside = free > holes ? free - holes : 0;
+
+	return free < inside + behind ? free : inside + behind;
+}
+
+/* Of a store's own file system, in a sparse file. */
 static uint64_t free_really(const char *folder, uint64_t free)
 {
 	CLEANUP(free_p) char *file = xasprintf(STORE_VOLUME_FORMAT, folder);
 	struct stat about, inside;
 	struct statvfs below;
-	uint64_t stored, holes, fits;
 
 	if (stat(file, &about) < 0 || stat(folder, &inside) < 0 || about.st_dev == inside.st_dev ||
 		statvfs(file, &below) < 0) {
 		return free;
 	}
-	stored = (uint64_t)about.st_blocks * 512;
-	holes = (uint64_t)about.st_size > stored ? (uint64_t)about.st_size - stored : 0;
-	fits = (uint64_t)below.f_bavail * below.f_frsize;
-	fits = (free > holes ? free - holes : 0) + (holes < fits ? holes : fits);
-	return free < fits ? free : fits;
+	return free_in_sparse(free, (uint64_t)about.st_size, (uint64_t)about.st_blocks * 512,
+		(uint64_t)below.f_bavail * below.f_frsize);
 }
 
 int free_space_look(

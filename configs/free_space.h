@@ -16,6 +16,9 @@ struct free_space {
 
 /* False when it is neither "0%" to "50%" nor a size. */
 bool free_space_parse(const char *text, int64_t *ret_bytes, int64_t *ret_percent);
+/* A file system in a sparse file promises more than the disk below may have: of what is free in it,
+ * that much can be written which lies in the file already or still fits below. All in bytes. */
+uint64_t free_in_sparse(uint64_t free, uint64_t size, uint64_t stored, uint64_t host_free);
 /* Looks at the file system of `folder`, which must exist. */
 MUSTCHECK int free_space_look(
 	const char *folder, const char *setting, struct free_space *ret_space, struct error *err);

@@ -18,6 +18,22 @@ int store_run_id(
 	return query_run(&query, ret_changed, err);
 }
 
+int store_number(
+	struct store *store, const char *sql, int64_t id, int64_t *ret_number, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	int row;
+
+	query_init(&query, store->db, sql);
+	query_bind_int(&query, id);
+	row = query_row(&query, err);
+	if (row < 0) {
+		return row;
+	}
+	*ret_number = row > 0 ? query_int(&query, 0) : 0;
+	return 0;
+}
+
 int users_add(struct store *store, const char *sql, const char *prefix, int64_t id, char ***users,
 	struct error *err)
 {
@@ -93,31 +109,19 @@ int doomed_add(struct store *store, const char *sql, int64_t value, struct doome
 	return status;
 }
 
-/* What is stored in another layer too stays. The deletion of one makes that the other's own, so
- * that of two that go together the second frees it. */
-static int bytes_freed(struct store *store, int64_t id, uint64_t *ret_bytes, struct error *err)
-{
-	CLEANUP(query_done) struct query query = {0};
-	int row;
-
-	query_init(&query, store->db, "SELECT stored - shared FROM layers WHERE id = ?");
-	query_bind_int(&query, id);
-	row = query_row(&query, err);
-	if (row < 0) {
-		return row;
-	}
-	*ret_bytes = row > 0 ? (uint64_t)query_int(&query, 0) : 0;
-	return 0;
-}
-
 int doomed_delete_rows(struct store *store, const struct doomed *doomed, struct error *err)
 {
 	int status = 0;
 
 	for (size_t i = 0; status == 0 && i < doomed->count; i++) {
 		struct doomed_layer *layer = &doomed->layers[i];
+		int64_t freed = 0;
 
-		status = bytes_freed(store, layer->id, &layer->freed, err);
+		/* What is stored in another layer too stays. The deletion of one makes that the
+		 * other's own, so that of two that go together the second frees it. */
+		status = store_number(store, "SELECT stored - shared FROM layers WHERE id = ?",
+			layer->id, &freed, err);
+		layer->freed = (uint64_t)freed;
 		if (status == 0) {
 			status = store_run_id(
 				store, "DELETE FROM layers WHERE id = ?", layer->id, NULL, err);

@@ -62,38 +62,22 @@ static int must_exist(struct store *store, int64_t id, struct error *err)
 	return row < 0 ? row : 0;
 }
 
-static int read_sum(
-	struct store *store, const char *sql, int64_t id, uint64_t *ret_sum, struct error *err)
-{
-	CLEANUP(query_done) struct query query = {0};
-	int row;
-
-	query_init(&query, store->db, sql);
-	query_bind_int(&query, id);
-	row = query_row(&query, err);
-	if (row < 0) {
-		return row;
-	}
-	*ret_sum = row > 0 ? (uint64_t)query_int(&query, 0) : 0;
-	return 0;
-}
-
 int image_bytes(struct store *store, int64_t id, uint64_t *ret_exclusive, uint64_t *ret_shared,
 	struct error *err)
 {
 	CLEANUP(transaction_done) struct transaction transaction = {NULL};
-	uint64_t exclusive = 0, all = 0;
+	int64_t exclusive = 0, all = 0;
 	int status = transaction_begin(&transaction, store->db, TRANSACTION_READ, err);
 
 	if (status == 0) {
 		status = must_exist(store, id, err);
 	}
 	if (status == 0) {
-		status = read_sum(store, "SELECT sum(l.stored - l.shared)" EXCLUSIVE_OF_IMAGE, id,
-			&exclusive, err);
+		status = store_number(store, "SELECT sum(l.stored - l.shared)" EXCLUSIVE_OF_IMAGE,
+			id, &exclusive, err);
 	}
 	if (status == 0) {
-		status = read_sum(store,
+		status = store_number(store,
 			"SELECT sum(l.stored) FROM layers AS l WHERE l.id IN"
 			" (SELECT layer_id FROM image_layers WHERE image_id = ?)",
 			id, &all, err);
@@ -101,8 +85,8 @@ int image_bytes(struct store *store, int64_t id, uint64_t *ret_exclusive, uint64
 	if (status < 0) {
 		return status;
 	}
-	*ret_exclusive = exclusive;
-	*ret_shared = all - exclusive;
+	*ret_exclusive = (uint64_t)exclusive;
+	*ret_shared = (uint64_t)(all - exclusive);
 	return 0;
 }
 

@@ -101,22 +101,6 @@ static int check_belongs(struct store *store, char *const *names, struct error *
 
 /* ---- layers ---- */
 
-static int row_exists(
-	struct store *store, const char *sql, int64_t id, bool *ret_exists, struct error *err)
-{
-	CLEANUP(query_done) struct query query = {0};
-	int row;
-
-	query_init(&query, store->db, sql);
-	query_bind_int(&query, id);
-	row = query_row(&query, err);
-	if (row < 0) {
-		return row;
-	}
-	*ret_exists = row > 0;
-	return 0;
-}
-
 static int staging_of(struct store *store, int64_t id, char **ret_name, struct error *err)
 {
 	CLEANUP(query_done) struct query query = {0};
@@ -202,7 +186,7 @@ static int recover_orphan(
 	struct store *store, const char *name, struct store_sweep *sweep, struct error *err)
 {
 	CLEANUP(close_p) int lock = -1;
-	bool exists = false;
+	int64_t exists = 0;
 	int64_t id = 0;
 	bool numbered = id_parse(name, "", &id);
 	int status = store_lock(store->layers_fd, name, LOCK_EX, &lock, err);
@@ -211,9 +195,9 @@ static int recover_orphan(
 		return 0;
 	}
 	if (status == 0 && numbered) {
-		status = row_exists(store, "SELECT 1 FROM layers WHERE id = ?", id, &exists, err);
+		status = store_number(store, "SELECT 1 FROM layers WHERE id = ?", id, &exists, err);
 	}
-	if (status < 0 || exists) {
+	if (status < 0 || exists != 0) {
 		return status;
 	}
 	status = numbered ? layer_trash(store, id, err) : store_remove(store, "layers", name, err);
@@ -230,7 +214,7 @@ static int report_missing(
 {
 	char path[ID_TEXT_SIZE + sizeof("/tree")];
 	struct stat found;
-	bool exists = false;
+	int64_t exists = 0;
 	int status;
 
 	snprintf(path, sizeof(path), "%lld/tree", (long long)id);
@@ -239,9 +223,9 @@ static int report_missing(
 		return 0;
 	}
 	/* A removal may have taken row and folder since the row was read. */
-	status = row_exists(
+	status = store_number(
 		store, "SELECT 1 FROM layers WHERE id = ? AND state = 'ready'", id, &exists, err);
-	if (status == 0 && exists) {
+	if (status == 0 && exists != 0) {
 		sweep->missing++;
 		log_error("layer.missing", "layer", id, "path", path);
 	}

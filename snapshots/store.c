@@ -269,6 +269,23 @@ int store_lock(int dir_fd, const char *name, int operation, int *ret_fd, struct 
 	return 0;
 }
 
+int store_turn(
+	struct store *store, const char *name, const char *busy, int *ret_fd, struct error *err)
+{
+	CLEANUP(close_p)
+	int fd = io_open(store->fd, name, O_RDWR | O_CREAT | O_NOFOLLOW, 0600, err);
+
+	if (fd < 0) {
+		return fd;
+	}
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		return errno == EWOULDBLOCK ? error_set(err, ERROR_BUSY, "%s", busy)
+					    : error_sys(err, errno, "lock %s", name);
+	}
+	*ret_fd = steal_fd(&fd);
+	return 0;
+}
+
 int store_fault(const char *point, struct error *err)
 {
 	int sys = fault_point(point);

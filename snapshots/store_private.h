@@ -60,6 +60,11 @@ void store_release(struct store *store, enum hold_kind kind, int64_t id);
 MUSTCHECK int store_lock(
 	int dir_fd, const char *name, int operation, int *ret_fd, struct error *err);
 
+/* A file of the store that one process at a time has locked, made when missing. ERROR_BUSY says
+ * `busy`. The descriptor is the caller's and keeps the lock. */
+MUSTCHECK int store_turn(
+	struct store *store, const char *name, const char *busy, int *ret_fd, struct error *err);
+
 /* Deletes a folder of a room by the remover, or by itself. */
 MUSTCHECK int store_remove(
 	struct store *store, const char *room, const char *name, struct error *err);
@@ -163,6 +168,9 @@ MUSTCHECK int leases_keep(struct store *store, const char *list_sql, lease_end_f
 /* One statement with one number. */
 MUSTCHECK int store_run_id(
 	struct store *store, const char *sql, int64_t id, int64_t *ret_changed, struct error *err);
+/* The number that a query with one parameter gives; 0 without a row. */
+MUSTCHECK int store_number(
+	struct store *store, const char *sql, int64_t id, int64_t *ret_number, struct error *err);
 /* Adds a line for each row of a query with one parameter. */
 MUSTCHECK int users_add(struct store *store, const char *sql, const char *prefix, int64_t id,
 	char ***users, struct error *err);

@@ -374,8 +374,7 @@ static void add_limits(struct import *import)
 		buffer_add_str(&import->out, any ? "" : "limits:\n");
 		any = true;
 		buffer_addf(&import->out, "  %s: %d%ciB\n", sizes[i][1], number,
-			toupper((unsigned char)unit[0]) == 'K' ? 'K'
-							       : toupper((unsigned char)unit[0]));
+			toupper((unsigned char)unit[0]));
 	}
 }
 

@@ -1,5 +1,6 @@
 /* Bringing a sandbox to a newer commit when told, and claims that wait for a sync under way. A sync
  * that was begun goes on whether its client waits or not. */
+#include "base/digest.h"
 #include "base/loop.h"
 #include "base/memory.h"
 #include "pool/api/handlers.h"
@@ -13,7 +14,6 @@
 #include "pool/sync/fetch.h"
 #include "pool/sync/sync.h"
 
-#define COMMIT_LENGTH 40
 /* In the message; the answer's `paths` has more. */
 #define PATHS_NAMED 5
 
@@ -21,7 +21,7 @@ struct sync_work {
 	struct fetch_wait wait;
 	struct http_request *request;
 	char id[ID_SIZE];
-	char to[COMMIT_LENGTH + 1]; /* "": the newest */
+	char to[2 * SHA1_SIZE + 1]; /* "": the newest */
 	char from[COMMIT_TEXT_SIZE];
 };
 
@@ -160,8 +160,7 @@ static int body_parse(const json_t *json, struct sync_work *work, struct error *
 		(status = json_get_str(json, "to", &to, err)) < 0) {
 		return status;
 	}
-	if (to[0] != '\0' &&
-		(strlen(to) != COMMIT_LENGTH || strspn(to, "0123456789abcdef") != COMMIT_LENGTH)) {
+	if (to[0] != '\0' && !sha1_is_valid(to)) {
 		return error_set(err, ERROR_INVALID,
 			"to: \"%.60s\" is not a whole commit id of 40 hex digits", to);
 	}

@@ -330,8 +330,10 @@ static void on_output(void *context, uint32_t ready)
 	if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
 		return;
 	}
+	/* Closed, so that a process whose answer is too long does not wait to say the rest. */
 	loop_source_free(work->io_source);
 	work->io_source = NULL;
+	fd_done(&work->io_fd);
 	work_end(work);
 }
 

@@ -3,6 +3,7 @@
 #include "pool/sync/fetch.h"
 
 #include "base/clock.h"
+#include "base/digest.h"
 #include "base/fault.h"
 #include "base/io.h"
 #include "base/json.h"
@@ -125,11 +126,6 @@ static bool text_take(const json_t *json, const char *key, char *to, size_t size
 	return true;
 }
 
-static bool is_commit(const char *text)
-{
-	return strlen(text) == 40 && strspn(text, "0123456789abcdef") == 40;
-}
-
 static int take_sources(struct source_state *state, const json_t *list, struct error *err)
 {
 	size_t count = json_array_size(list);
@@ -140,7 +136,7 @@ static int take_sources(struct source_state *state, const json_t *list, struct e
 
 		if (!text_take(item, "commit", items[i].commit, sizeof(items[i].commit)) ||
 			!text_take(item, "ref", items[i].ref, sizeof(items[i].ref)) ||
-			!is_commit(items[i].commit)) {
+			!sha1_is_valid(items[i].commit)) {
 			return error_set(err, ERROR_CORRUPT, "what a fetch found makes no sense");
 		}
 	}

@@ -7,6 +7,7 @@
 #include "snapshots/volume/volume.h"
 
 #include <inttypes.h>
+#include <signal.h>
 
 #define PROGRESS_EVERY_MS 100
 
@@ -43,6 +44,26 @@ void cli_done(struct snapshots_cli *cli)
 {
 	store_close(cli->store);
 	store_helper_stop(cli->helper);
+}
+
+static volatile sig_atomic_t stopped;
+
+static void on_signal(int number)
+{
+	(void)number;
+	stopped = 1;
+}
+
+void cli_stop_gently(void)
+{
+	signal(SIGINT, on_signal);
+	signal(SIGTERM, on_signal);
+}
+
+bool cli_is_stopped(void *context)
+{
+	(void)context;
+	return stopped != 0;
 }
 
 void cli_event(const struct snapshots_cli *cli, const char *name, json_t *what)

@@ -96,6 +96,10 @@ struct snapshot;
 /* Everything that a list says of one. The caller owns it. */
 json_t *cli_snapshot_json(const struct snapshot *snapshot);
 
+/* From now on SIGINT and SIGTERM do not end this process: cli_is_stopped says that one came. */
+void cli_stop_gently(void);
+bool cli_is_stopped(void *context); /* as callbacks want it; `context` is ignored */
+
 /* An event {name: what}, if they are wanted; takes `what`. */
 void cli_event(const struct snapshots_cli *cli, const char *name, json_t *what);
 

@@ -4,21 +4,6 @@
 #include "snapshots/share/share.h"
 
 #include <inttypes.h>
-#include <signal.h>
-
-static volatile sig_atomic_t stopped;
-
-static void on_signal(int number)
-{
-	(void)number;
-	stopped = 1;
-}
-
-static bool is_stopped(void *context)
-{
-	(void)context;
-	return stopped != 0;
-}
 
 static void show_progress(void *context, const struct layer *layer, uint64_t files, uint64_t bytes)
 {
@@ -46,7 +31,8 @@ static void report(const struct snapshots_cli *cli, const struct share_result *r
 			share_method_name(result->method), "layers", (json_int_t)result->layers,
 			"files", (json_int_t)result->files, "freed_bytes",
 			(json_int_t)result->bytes, "in_use", (json_int_t)result->waiting,
-			"other_owners", (json_int_t)result->owners, "interrupted", stopped != 0);
+			"other_owners", (json_int_t)result->owners, "interrupted",
+			cli_is_stopped(NULL));
 
 		json_print(json);
 		return;
@@ -71,7 +57,7 @@ int cli_dedupe(struct snapshots_cli *cli, struct error *err)
 {
 	bool terminal = isatty(STDERR_FILENO) && !cli->json && !cli->events;
 	const struct share_events events = {
-		is_stopped, cli->events || terminal ? show_progress : NULL, cli};
+		cli_is_stopped, cli->events || terminal ? show_progress : NULL, cli};
 	struct share_result result = {0};
 	int status;
 
@@ -81,8 +67,7 @@ int cli_dedupe(struct snapshots_cli *cli, struct error *err)
 		status = share_settle_all(cli->store, err);
 	}
 	if (status == 0) {
-		signal(SIGINT, on_signal);
-		signal(SIGTERM, on_signal);
+		cli_stop_gently();
 		cli_event(cli, "progress",
 			json_pack("{s:s, s:i, s:i}", "phase", "share", "entries", 0, "bytes", 0));
 		status = store_share(cli->store, &events, &result, err);

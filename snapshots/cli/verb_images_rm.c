@@ -1,17 +1,8 @@
 /* `hob-snapshots images rm`: says what the images free, removes them one after the other, says what
  * they have freed. One that cannot be removed does not keep the others. */
-#include "snapshots/cli/cli.h"
+#include "snapshots/cli/removal.h"
 #include "snapshots/inventory.h"
 #include "snapshots/store_private.h"
-
-struct removal {
-	struct snapshots_cli *cli;
-	json_t *removed; /* of --json */
-	json_t *failed;
-	uint64_t freed;
-	size_t count;
-	struct error first; /* decides the exit code */
-};
 
 static int choose(struct snapshots_cli *cli, struct inventory *inventory, struct error *err)
 {
@@ -60,66 +51,16 @@ static int refuse_if_needed(
 	return 0;
 }
 
-static int remove_one(struct removal *removal, const struct inventory_row *row, struct error *err)
+static int remove_one(const struct snapshots_cli *cli, const struct inventory_row *row,
+	uint64_t *ret_freed, struct error *err)
 {
-	struct snapshots_cli *cli = removal->cli;
-	uint64_t freed = 0;
 	int status = refuse_if_needed(cli, row, err);
 
 	if (status == 0 && cli->head && row->image.is_head && !cli->dry_run) {
 		status = image_head_clear(cli->store, row->image.environment, err);
 	}
-	if (status == 0 && !cli->dry_run) {
-		status = image_remove(cli->store, row->image.id, &freed, err);
-	}
-	if (status == 0) {
-		removal->freed += freed;
-		removal->count++;
-	}
-	return status;
-}
-
-static void report_one(
-	struct removal *removal, const struct inventory_row *row, const struct error *failure)
-{
-	char id[CLI_TEXT_SIZE];
-
-	snprintf(id, sizeof(id), "img-%lld", (long long)row->image.id);
-	if (failure == NULL) {
-		json_array_append_new(removal->removed, json_string(id));
-		if (!removal->cli->json) {
-			printf("%s %s of %s\n", removal->cli->dry_run ? "would remove" : "removed",
-				id, row->image.environment);
-		}
-		return;
-	}
-	json_array_append_new(removal->failed,
-		json_pack("{s:s, s:s, s:s}", "id", id, "kind", error_kind_name(failure->kind),
-			"message", failure->message));
-	if (removal->first.kind == ERROR_NONE) {
-		error_copy(&removal->first, failure);
-	} else if (!removal->cli->json) {
-		error_print("hob-snapshots", failure);
-	}
-}
-
-static void report_sum(const struct removal *removal, uint64_t expected)
-{
-	const struct snapshots_cli *cli = removal->cli;
-	uint64_t bytes = cli->dry_run ? expected : removal->freed;
-	char text[CLI_TEXT_SIZE];
-
-	if (cli->json) {
-		CLEANUP(json_decref_p)
-		json_t *json = json_pack("{s:b, s:O, s:O, s:I}", "dry_run", cli->dry_run, "removed",
-			removal->removed, "failed", removal->failed, "freed_bytes",
-			(json_int_t)bytes);
-
-		json_print(json);
-		return;
-	}
-	text_bytes(text, bytes);
-	printf("%s %s\n", cli->dry_run ? "would free" : "freed", text);
+	return status < 0 || cli->dry_run ? status
+					  : image_remove(cli->store, row->image.id, ret_freed, err);
 }
 
 /* What those that nothing stands in the way of free together. */
@@ -143,32 +84,32 @@ static uint64_t expected_bytes(const struct snapshots_cli *cli, struct inventory
 	return bytes;
 }
 
-static void remove_chosen(struct removal *removal, struct inventory *inventory)
+static int remove_chosen(
+	const struct snapshots_cli *cli, struct inventory *inventory, struct error *err)
 {
-	uint64_t expected = expected_bytes(removal->cli, inventory);
-	char text[CLI_TEXT_SIZE];
+	struct removal removal;
 
-	if (!removal->cli->json && !removal->cli->dry_run) {
-		text_bytes(text, expected);
-		printf("removing frees %s\n", text);
-		fflush(stdout);
-	}
+	removal_begin(&removal, cli, expected_bytes(cli, inventory));
 	for (size_t i = 0; i < inventory->count; i++) {
-		struct error err = ERROR_INIT;
+		const struct inventory_row *row = &inventory->rows[i];
+		struct error failure = ERROR_INIT;
+		uint64_t freed = 0;
+		char id[CLI_ID_SIZE];
 
-		if (inventory->rows[i].chosen) {
-			int status = remove_one(removal, &inventory->rows[i], &err);
+		if (row->chosen) {
+			int status = remove_one(cli, row, &freed, &failure);
 
-			report_one(removal, &inventory->rows[i], status < 0 ? &err : NULL);
+			snprintf(id, sizeof(id), "img-%lld", (long long)row->image.id);
+			removal_note(&removal, id, row->image.environment, freed,
+				status < 0 ? &failure : NULL);
 		}
 	}
-	report_sum(removal, expected);
+	return removal_end(&removal, err);
 }
 
 int cli_images_rm(struct snapshots_cli *cli, struct error *err)
 {
 	CLEANUP(inventory_done) struct inventory inventory = {0};
-	struct removal removal = {.cli = cli, .first = ERROR_INIT};
 	int status;
 
 	if (cli->operand_count == 0) {
@@ -181,17 +122,5 @@ int cli_images_rm(struct snapshots_cli *cli, struct error *err)
 	if (status == 0) {
 		status = choose(cli, &inventory, err);
 	}
-	if (status < 0) {
-		return status;
-	}
-	removal.removed = json_array();
-	removal.failed = json_array();
-	remove_chosen(&removal, &inventory);
-	json_decref(removal.removed);
-	json_decref(removal.failed);
-	if (removal.first.kind != ERROR_NONE) {
-		error_copy(err, &removal.first);
-		return -(int)err->kind;
-	}
-	return 0;
+	return status < 0 ? status : remove_chosen(cli, &inventory, err);
 }

@@ -8,6 +8,7 @@
 #include "snapshots/cli/policies.h"
 #include "snapshots/share/share.h"
 #include "snapshots/snapshot.h"
+#include "snapshots/store_private.h"
 #include "snapshots/tree/flatten.h"
 
 #include "base/clock.h"
@@ -17,8 +18,6 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
-#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -36,20 +35,6 @@ struct upkeep {
 	uint64_t downloads, flattened, failed;
 	struct error first; /* of what failed */
 };
-
-static volatile sig_atomic_t stopped;
-
-static void on_signal(int number)
-{
-	(void)number;
-	stopped = 1;
-}
-
-static bool is_stopped(void *context)
-{
-	(void)context;
-	return stopped != 0;
-}
 
 static void upkeep_done(struct upkeep *upkeep)
 {
@@ -82,7 +67,7 @@ static bool is_low(const struct upkeep *upkeep)
 
 static bool is_enough(void *context)
 {
-	return stopped != 0 || !is_low(context);
+	return cli_is_stopped(NULL) || !is_low(context);
 }
 
 struct download {
@@ -161,8 +146,8 @@ static void collect(struct upkeep *upkeep)
 	int status = gc_plan_make(store, policies->list, policies->count, &plan, &err);
 
 	if (status == 0) {
-		status =
-			gc_plan_run_until(store, &plan, is_stopped, NULL, &upkeep->collected, &err);
+		status = gc_plan_run_until(
+			store, &plan, cli_is_stopped, NULL, &upkeep->collected, &err);
 	}
 	if (status == 0 && !is_enough(upkeep)) {
 		gc_plan_done(&plan);
@@ -208,7 +193,7 @@ static void flatten_all(struct upkeep *upkeep)
 	int64_t id = 0, last = 0;
 	int status = 0;
 
-	while (status == 0 && !is_stopped(NULL) && !is_low(upkeep)) {
+	while (status == 0 && !cli_is_stopped(NULL) && !is_low(upkeep)) {
 		status = flatten_due(upkeep->cli->store, &id, &err);
 		if (status < 0 || id == 0 || id == last) {
 			break; /* what came out as deep as it went in is not tried for ever */
@@ -223,7 +208,7 @@ static void flatten_all(struct upkeep *upkeep)
 
 static void share(struct upkeep *upkeep)
 {
-	const struct share_events events = {is_stopped, NULL, NULL};
+	const struct share_events events = {cli_is_stopped, NULL, NULL};
 	struct error err = ERROR_INIT;
 	int status = store_share(upkeep->cli->store, &events, &upkeep->shared, &err);
 
@@ -241,25 +226,6 @@ static void step_back(void)
 	(void)syscall(SYS_ioprio_set, 1 /* a process */, 0, IOPRIO_IDLE);
 }
 
-static int take_turn(const struct upkeep *upkeep, int *ret_fd, struct error *err)
-{
-	CLEANUP(close_p)
-	int fd = io_open(store_fd(upkeep->cli->store), UPKEEP_LOCK, O_RDWR | O_CREAT | O_NOFOLLOW,
-		0600, err);
-
-	if (fd < 0) {
-		return fd;
-	}
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		if (errno != EWOULDBLOCK) {
-			return error_sys(err, errno, "lock " UPKEEP_LOCK);
-		}
-		return error_set(err, ERROR_BUSY, "another upkeep of this store is running");
-	}
-	*ret_fd = steal_fd(&fd);
-	return 0;
-}
-
 static void report(const struct upkeep *upkeep)
 {
 	char freed[CLI_TEXT_SIZE], saved[CLI_TEXT_SIZE];
@@ -273,7 +239,7 @@ static void report(const struct upkeep *upkeep)
 			"shared_files", (json_int_t)upkeep->shared.files, "shared_bytes",
 			(json_int_t)upkeep->shared.bytes, "layers_in_use",
 			(json_int_t)upkeep->shared.waiting, "failed", (json_int_t)upkeep->failed,
-			"interrupted", stopped != 0);
+			"interrupted", cli_is_stopped(NULL));
 
 		json_print(json);
 		return;
@@ -288,7 +254,8 @@ static void report(const struct upkeep *upkeep)
 static int run(struct upkeep *upkeep, struct error *err)
 {
 	CLEANUP(close_p) int turn = -1;
-	int status = take_turn(upkeep, &turn, err);
+	int status = store_turn(upkeep->cli->store, UPKEEP_LOCK,
+		"another upkeep of this store is running", &turn, err);
 
 	if (status == 0) {
 		status = share_settle_all(upkeep->cli->store, err);
@@ -298,7 +265,7 @@ static int run(struct upkeep *upkeep, struct error *err)
 	}
 	collect(upkeep);
 	flatten_all(upkeep);
-	if (!is_stopped(NULL)) {
+	if (!cli_is_stopped(NULL)) {
 		share(upkeep);
 	}
 	report(upkeep);
@@ -326,8 +293,7 @@ int cli_upkeep(struct snapshots_cli *cli, struct error *err)
 	CLEANUP(upkeep_done) struct upkeep upkeep = {.cli = cli, .first = ERROR_INIT};
 	int status;
 
-	signal(SIGINT, on_signal);
-	signal(SIGTERM, on_signal);
+	cli_stop_gently();
 	step_back();
 	cli->rights = STORE_RIGHTS_MAKE_TREES;
 	status = read_setting(&upkeep, err);

@@ -71,22 +71,6 @@ int share_method_find(struct store *store, enum share_method *ret_method, struct
 
 /* ---- pairs ---- */
 
-static int number_of(
-	struct store *store, const char *sql, int64_t id, int64_t *ret_number, struct error *err)
-{
-	CLEANUP(query_done) struct query query = {0};
-	int row;
-
-	query_init(&query, store->db, sql);
-	query_bind_int(&query, id);
-	row = query_row(&query, err);
-	if (row < 0) {
-		return row;
-	}
-	*ret_number = row > 0 ? query_int(&query, 0) : 0;
-	return 0;
-}
-
 /*
  * ?1 in the environment's image before the first that has it: the layer of the same step, or of
  * sources the one at the same place among the sources.
@@ -122,10 +106,10 @@ static int number_of(
 /* 0: none. */
 static int find_before(struct store *store, int64_t id, int64_t *ret_before, struct error *err)
 {
-	int status = number_of(store, BEFORE_IN_IMAGE, id, ret_before, err);
+	int status = store_number(store, BEFORE_IN_IMAGE, id, ret_before, err);
 
 	return status == 0 && *ret_before == 0
-		       ? number_of(store, BEFORE_IN_SNAPSHOT, id, ret_before, err)
+		       ? store_number(store, BEFORE_IN_SNAPSHOT, id, ret_before, err)
 		       : status;
 }
 
@@ -133,7 +117,7 @@ static int find_before(struct store *store, int64_t id, int64_t *ret_before, str
 static int is_leased(struct store *store, int64_t id, bool *ret_leased, struct error *err)
 {
 	int64_t leased = 0;
-	int status = number_of(store,
+	int status = store_number(store,
 		"SELECT EXISTS (SELECT 1 FROM image_layers AS il JOIN leases AS e"
 		"  ON e.image_id = il.image_id WHERE il.layer_id = ?1)"
 		" OR EXISTS (SELECT 1 FROM snapshot_layers AS sl JOIN snapshot_leases AS e"
@@ -321,21 +305,12 @@ static int share_one(struct store *store, const struct layer *layer,
 /* One process at a time: two would replace each other's names. */
 static int lock_sharing(struct store *store, int *ret_fd, struct error *err)
 {
-	CLEANUP(close_p)
-	int fd = io_open(store->fd, SHARE_LOCK, O_RDWR | O_CREAT | O_NOFOLLOW, 0600, err);
-
-	if (fd < 0) {
-		return fd;
+	if (store_turn(store, SHARE_LOCK, "another process shares files in this store", ret_fd,
+		    err) == 0) {
+		return 0;
 	}
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		if (errno != EWOULDBLOCK) {
-			return error_sys(err, errno, "lock " SHARE_LOCK);
-		}
-		error_set(err, ERROR_BUSY, "another process shares files in this store");
-		return error_hint(err, "try again when it has ended");
-	}
-	*ret_fd = steal_fd(&fd);
-	return 0;
+	return err->kind == ERROR_BUSY ? error_hint(err, "try again when it has ended")
+				       : -(int)err->kind;
 }
 
 int store_share(struct store *store, const struct share_events *events,

@@ -3,6 +3,7 @@
 
 #include "base/io.h"
 #include "base/memory.h"
+#include "configs/free_space.h"
 #include "snapshots/volume/volume_private.h"
 
 #include <fcntl.h>
@@ -234,13 +235,9 @@ int volume_info(const char *store, struct volume_info *ret_info, struct error *e
 
 uint64_t volume_writable(const struct volume_info *info)
 {
-	uint64_t holes =
-		info->file_bytes > info->file_stored ? info->file_bytes - info->file_stored : 0;
-	uint64_t behind = holes < info->host_free ? holes : info->host_free;
-	/* What lies in the file already, free inside, needs nothing of the host. */
-	uint64_t inside = info->free > holes ? info->free - holes : 0;
-
-	return !info->mounted || info->free < inside + behind ? info->free : inside + behind;
+	return info->mounted ? free_in_sparse(info->free, info->file_bytes, info->file_stored,
+				       info->host_free)
+			     : info->free;
 }
 
 int volume_explain(const char *store, struct error *err)
