@@ -301,7 +301,7 @@ static int port_take(bool listening, uint16_t *ret_port)
 static void test_probes(void **state)
 {
 	struct init_kit *kit = *state;
-	struct probe_spec spec = {.timeout_ms = 5000};
+	struct probe_spec spec = {.timeout_ms = 60000};
 	struct log log;
 	CLEANUP(close_p) int listening = -1;
 	CLEANUP(close_p) int closed = -1;
@@ -314,10 +314,10 @@ static void test_probes(void **state)
 	assert_string_equal(log.error.message, "");
 	/* It accepts, by its backlog, and says nothing. */
 	spec.http = "GET / HTTP/1.1\r\n\r\n";
-	spec.timeout_ms = 50;
+	spec.timeout_ms = 500;
 	probe(kit, &spec, &log);
 	assert_contains(log.error.message, "accepts, but does not answer");
-	spec = (struct probe_spec){.path = kit->folder, .timeout_ms = 1000};
+	spec = (struct probe_spec){.path = kit->folder, .timeout_ms = 60000};
 	probe(kit, &spec, &log);
 	assert_string_equal(log.error.message, "");
 	spec.path = "/nowhere/at all";
