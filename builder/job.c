@@ -244,6 +244,11 @@ static int add_oci(struct job *job, int fd, struct error *err)
 		status = job_add_layer(job, &base->layers[i], err);
 	}
 	if (status == 0) {
+		/* Some are made twice: alone, and then in one with those below. */
+		size_t made = base->made < base->layer_count ? base->made : base->layer_count;
+
+		job->made += made;
+		job->reused += base->layer_count - made;
 		oci_defaults(&base->image, job->environment, &job->own);
 		job->environment = &job->own;
 	}

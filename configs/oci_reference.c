@@ -107,10 +107,12 @@ static bool tag_is_valid(const char *tag)
 	return true;
 }
 
-/* Cuts "@sha256:…" off; false when what stands after the @ is no such digest. */
+/* Cuts "@sha256:…" off; false when what stands after the @ is no such digest. The names of files
+ * may hold an @, but nothing that looks like a digest. */
 static bool take_digest(char *text, struct oci_reference *reference)
 {
-	char *at = strrchr(text, '@');
+	bool path = text[0] == '/' || text[0] == '.';
+	char *at = path ? strstr(text, "@sha256:") : strchr(text, '@');
 
 	if (at == NULL) {
 		return true;

@@ -89,7 +89,7 @@ static int put_scripts(int room_fd, const struct deb_room *room, struct error *e
 
 	for (size_t i = 0; status == 0 && i < room->script_count; i++) {
 		const struct deb_script *script = &room->scripts[i];
-		CLEANUP(free_p) char *path = xasprintf("%s/%s", DEB_ROOM_WORK + 1, script->name);
+		CLEANUP(free_p) char *path = xasprintf("%s/%s", &DEB_ROOM_WORK[1], script->name);
 
 		status = put_text(room_fd, path, script->text, strlen(script->text), 0755, err);
 	}
@@ -113,7 +113,7 @@ static int fill(int host_fd, int room_fd, const struct deb_room *room, struct er
 		status = put_text(room_fd, "var/lib/dpkg/status", "", 0, 0644, err);
 	}
 	if (status == 0 && room->keyring != NULL) {
-		status = put_text(room_fd, DEB_ROOM_KEYRING + 1, room->keyring,
+		status = put_text(room_fd, &DEB_ROOM_KEYRING[1], room->keyring,
 			room->keyring_length, 0644, err);
 	}
 	if (status == 0 && (symlinkat("/proc/self/fd", room_fd, "dev/fd") < 0 ||

@@ -151,6 +151,58 @@ def test_image_of_a_registry(machine, kit, image):
     assert "1 layers" in said or "2 layers" in said, said
 
 
+def buildah_image(kit, folder):
+    """As `buildah` makes them from nothing: a layer copied in, then one of changes in the mounted container."""
+    storage = ["--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
+
+    def buildah(*words):
+        return oci_kit.run("buildah", *storage, *words, env={**os.environ, "BUILDAH_ISOLATION": "chroot"}).strip()
+
+    source = f"{folder}/source"
+    os.makedirs(f"{source}/bin")
+    os.makedirs(f"{source}/data/gone")
+    shutil.copy(kit.lister, f"{source}/bin/list")
+    for name in ("gone/file", "kept", "replaced"):
+        with open(f"{source}/data/{name}", "w", encoding="utf-8") as file:
+            file.write(name * 50)
+    try:
+        first = buildah("from", "scratch")
+    except AssertionError as failure:
+        pytest.skip(f"buildah does not work on this machine: {str(failure)[-300:]}")
+    buildah("copy", "-q", first, source, "/")
+    buildah("commit", "-q", first, "hob-first")
+    second = buildah("from", "--pull-never", "hob-first")
+    root = buildah("mount", second).splitlines()[-1]
+    shutil.rmtree(f"{root}/data/gone")
+    os.unlink(f"{root}/data/replaced")
+    os.mkdir(f"{root}/data/replaced")
+    os.link(f"{root}/data/kept", f"{root}/data/linked")
+    os.symlink("kept", f"{root}/data/soft")
+    os.chmod(f"{root}/data/kept", 0o640)
+    os.chown(f"{root}/data/kept", 1000, 1001)
+    buildah("umount", second)
+    buildah("config", "--env", "GREETING=hello", "--workingdir", "/data", "--user", "1000:1001", second)
+    buildah("commit", "-q", second, "hob-second")
+    buildah("push", "-q", "hob-second", f"oci:{folder}/layout:latest")
+    buildah("push", "-q", "--tls-verify=false", "hob-second", f"docker://{kit.host}/buildah:1")
+    return f"{folder}/layout"
+
+
+def test_image_of_buildah(machine, kit, tmp_path):
+    oci_kit.needs("buildah")
+    layout = buildah_image(kit, str(tmp_path))
+    same(machine, kit, layout, f"oci:{kit.host}/buildah@{kit.digest('buildah:1')}")
+    names = [item["title"] for item in layers_of(machine)]
+    assert len(names) >= 2 and all(name.startswith("base") for name in names), names
+    machine.kill(15)
+    machine.environment("local", base=f"oci:{layout}@{oci_kit.digest_of(layout, 'latest')}")
+    machine.build("local")
+    machine.start()
+    made = machine.client.create("local")
+    assert (made["user"], made["cwd"]) == ("1000:1001", "/data")
+    assert "GREETING=hello" in machine.client.output(made["id"], ["/bin/list", "--env"]).split("\n")
+
+
 def test_docker_manifest(machine, kit, image):
     digest = kit.push(image, "latest", "docker:1", "--format", "v2s2")
     same(machine, kit, image, f"oci:{kit.host}/docker:1@{digest}")

@@ -25,6 +25,10 @@ static void test_references(void **state)
 		{"127.0.0.1:5000/a/b-c/d__e@sha256:" B64, "127.0.0.1:5000/a/b-c/d__e"},
 		{"[::1]:5000/a", "[::1]:5000/a"},
 		{"/srv/layout@sha256:" A64, "/srv/layout"},
+		{"/srv/a@b@sha256:" A64, "/srv/a@b"},
+		{"./a@b", "./a@b"},
+		{"./a@sha256:" A64 "@sha256:" A64, NULL},
+		{"a@sha256:" A64 "@sha256:" A64, NULL},
 		{"", NULL},
 		{"Debian", NULL},
 		{"a..b", NULL},
@@ -52,7 +56,8 @@ static void test_references(void **state)
 		}
 		assert_true(good);
 		assert_string_equal(name, rows[i].name);
-		assert_int_equal(reference.digest[0] != '\0', strchr(rows[i].text, '@') != NULL);
+		assert_int_equal(
+			reference.digest[0] != '\0', strstr(rows[i].text, "@sha256:") != NULL);
 		oci_reference_done(&reference);
 	}
 }
