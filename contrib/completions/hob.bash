@@ -21,14 +21,29 @@ _hob_environments() {
 	hob "${HOB_COMPLETE_SOCKET[@]}" env ls 2>/dev/null | sed -nE '1d; s/^([^ ]+).*/\1/p'
 }
 
+_hob_images() {
+	hob "${HOB_COMPLETE_SOCKET[@]}" images ls 2>/dev/null | grep -oE '^img-[0-9]+'
+}
+
+_hob_builds() {
+	hob "${HOB_COMPLETE_SOCKET[@]}" builds ls 2>/dev/null | grep -oE '^bld-[0-9]+'
+}
+
+# What a verb takes: its parts first, behind one what that part takes.
 _hob_operands() {
-	case "$1" in
-	create | warm | build) _hob_environments ;;
+	case "$*" in
+	create | warm | build | 'pool explain' | 'env info' | 'images ls') _hob_environments ;;
 	exec | info | logs | ps | attach | timeout | sync | pause | resume | rm | snapshot | fork) _hob_sandboxes ;;
-	restore) _hob_snapshots ;;
+	restore | 'snapshots info' | 'snapshots rm' | 'snapshots pin' | 'snapshots unpin' | 'snapshots tag' | \
+		'snapshots export' | 'snapshots verify' | 'snapshots flatten') _hob_snapshots ;;
+	'snapshots diff') _hob_snapshots && _hob_images ;;
+	'snapshots cp') _hob_snapshots | sed 's/$/:/' ;;
 	shell) _hob_sandboxes && _hob_environments ;;
 	cp) _hob_sandboxes | sed 's/$/:/' ;;
-	builds | env | images | pool) hob "$1" --help 2>/dev/null | _hob_words ;;
+	'images info' | 'images diff' | 'images rm') _hob_images ;;
+	'images rollback') _hob_environments && _hob_images ;;
+	'builds info' | 'builds log' | 'builds cancel') _hob_builds && _hob_environments ;;
+	builds | env | images | pool | snapshots) hob help "$1" 2>/dev/null | _hob_words ;;
 	store) printf '%s\n' info create grow mount unmount ;;
 	help) hob help 2>/dev/null | _hob_words ;;
 	esac
@@ -48,7 +63,9 @@ _hob() {
 			verb="${COMP_WORDS[i]}"
 			topic=("$verb")
 			case "$verb" in
-			builds | env | images | pool) ((i + 1 < COMP_CWORD)) && topic+=("${COMP_WORDS[i + 1]}") ;;
+			builds | env | images | pool | snapshots | store)
+				((i + 1 < COMP_CWORD)) && topic+=("${COMP_WORDS[i + 1]}")
+				;;
 			esac
 			break
 			;;
@@ -59,9 +76,13 @@ _hob() {
 		mapfile -t COMPREPLY < <(compgen -f -- "$current")
 		return
 		;;
+	--snapshot | --image)
+		mapfile -t COMPREPLY < <(compgen -W "$(_hob_"${previous#--}"s)" -- "$current")
+		return
+		;;
 	--env | -e)
 		case "$verb" in
-		ls | rm | builds) mapfile -t COMPREPLY < <(compgen -W "$(_hob_environments)" -- "$current") ;;
+		ls | rm | builds | snapshots) mapfile -t COMPREPLY < <(compgen -W "$(_hob_environments)" -- "$current") ;;
 		esac
 		return
 		;;
@@ -71,14 +92,16 @@ _hob() {
 	elif [ -z "$verb" ]; then
 		words=$(hob help 2>/dev/null | _hob_words)
 	else
-		words=$(_hob_operands "$verb")
+		words=$(_hob_operands "${topic[@]}")
 	fi
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
-	if [ "$verb" = cp ] || [ "$previous" = check ] || [ "$previous" = pin ]; then
+	case "${topic[*]}" in
+	cp | simulate | 'snapshots cp' | 'snapshots import' | 'env check' | 'env pin' | 'env import')
 		mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -f -- "$current")
 		compopt -o filenames 2>/dev/null
 		[[ ${COMPREPLY[0]} == *: ]] && compopt -o nospace 2>/dev/null
-	fi
+		;;
+	esac
 }
 
 complete -F _hob hob

@@ -100,6 +100,21 @@ int help_find(const struct verb *const *verbs, const char *path, const char *nam
 	return error_hint(err, "`%s --help` lists them", path);
 }
 
+/* A verb that takes its words unparsed knows best what they may be. */
+static int explain_itself(struct call *call, const struct verb *verb, char *part, struct error *err)
+{
+	char option[] = "--help",
+	     *words[3] = {part != NULL ? part : option, part != NULL ? option : NULL};
+	struct call inner = {.cli = call->cli,
+		.verb = verb,
+		.operands = words,
+		.operand_count = part != NULL ? 2 : 1};
+	int status = verb->run(&inner, err);
+
+	call->exit_code = inner.exit_code;
+	return status;
+}
+
 static int help_run(struct call *call, struct error *err)
 {
 	const struct verb *const *verbs = call->cli->verbs;
@@ -116,6 +131,9 @@ static int help_run(struct call *call, struct error *err)
 
 		if (status < 0) {
 			return status;
+		}
+		if (verb->raw) {
+			return explain_itself(call, verb, call->operands[i + 1], err);
 		}
 		if (i + 1 == call->operand_count || verb->parts == NULL) {
 			help_print_verb(path, verb);

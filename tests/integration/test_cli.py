@@ -42,6 +42,9 @@ def test_every_verb_explains_itself(fake):
             for words in ([verb, "--help"], ["help", verb]):
                 done = hob(fake, *words)
                 assert done.code == 0 and f"Usage: hob {verb}" in done.out and "--json" in done.out
+    for words in (["build"], ["snapshots"], ["store"], ["doctor"], ["snapshots", "verify"], ["images", "diff"]):
+        asked = hob(fake, "help", *words)
+        assert asked.code == 0 and "--json" in asked.out and asked.out == hob(fake, *words, "--help").out
     assert hob(fake).code == 2
     assert hob(fake, "--version").out.startswith("hob ")
 
