@@ -128,12 +128,9 @@ static int oci_read(const struct settings_input *in, const struct setting *row,
 int base_oci_read(const struct settings_input *in, const struct setting *row,
 	const struct yaml_node *node, void *target, struct error *err)
 {
-	char found[96];
 
 	if (node->kind != YAML_TEXT) {
-		yaml_describe(node, found, sizeof(found));
-		return setting_refuse(
-			in, row, node, err, "expects %s, not %s", row->expects, found);
+		return setting_expects(in, row, node, row->expects, err);
 	}
 	return oci_read(in, row, node, node->text, target, err);
 }
@@ -161,12 +158,9 @@ static int deb_read(const struct settings_input *in, const struct setting *row,
 int base_deb_read(const struct settings_input *in, const struct setting *row,
 	const struct yaml_node *node, void *target, struct error *err)
 {
-	char found[96];
 
 	if (node->kind != YAML_TEXT) {
-		yaml_describe(node, found, sizeof(found));
-		return setting_refuse(
-			in, row, node, err, "expects %s, not %s", row->expects, found);
+		return setting_expects(in, row, node, row->expects, err);
 	}
 	return deb_read(in, row, node, node->text, target, err);
 }
@@ -191,7 +185,6 @@ int base_read(const struct settings_input *in, const struct setting *row,
 	const struct yaml_node *node, void *target, struct error *err)
 {
 	struct environment *environment = target;
-	char found[96];
 
 	environment->base_line = node->line;
 	if (node->kind == YAML_MAP) {
@@ -211,8 +204,7 @@ int base_read(const struct settings_input *in, const struct setting *row,
 	if (node->kind == YAML_TEXT && str_starts(node->text, "deb:")) {
 		return deb_read(in, row, node, node->text + 4, environment, err);
 	}
-	yaml_describe(node, found, sizeof(found));
-	return setting_refuse(in, row, node, err, "expects %s, not %s", row->expects, found);
+	return setting_expects(in, row, node, row->expects, err);
 }
 
 static void text_write(struct buffer *out, int indent, const char *key, const char *text)

@@ -305,12 +305,9 @@ int env_read(const struct settings_input *in, const struct setting *row,
 {
 	char ***env = (char ***)(void *)((char *)target + row->offset);
 	size_t bytes = 0;
-	char found[96];
 
 	if (node->kind != YAML_MAP) {
-		yaml_describe(node, found, sizeof(found));
-		return setting_refuse(
-			in, row, node, err, "expects a mapping of KEY: value, not %s", found);
+		return setting_expects(in, row, node, "a mapping of KEY: value", err);
 	}
 	if (node->count > ENV_ENTRIES_MAX) {
 		return setting_refuse(

@@ -40,12 +40,16 @@ static int refuse_loose(const struct settings_input *in, const struct setting *r
 }
 
 static int package_check(const struct settings_input *in, const struct setting *row,
-	const struct yaml_node *item, enum package_manager manager, char *const *before,
-	struct error *err)
+	struct yaml_node *item, char *const *before, struct error *err)
 {
 	CLEANUP(free_p) char *name = NULL;
-	enum package_state state = package_parse(manager, item->text, &name, NULL);
+	enum package_manager manager = PACKAGE_APT;
+	enum package_state state;
 
+	if (!package_manager_from_name(strrchr(row->key, '.') + 1, &manager)) {
+		return error_set(err, ERROR_INTERNAL, "no package manager for %s", row->key);
+	}
+	state = package_parse(manager, item->text, &name, NULL);
 	if (state == PACKAGE_NONSENSE) {
 		setting_refuse(in, row, item, err, "holds \"%.128s\", which names no package of %s",
 			item->text, package_manager_name(manager));
@@ -71,34 +75,8 @@ static int package_check(const struct settings_input *in, const struct setting *
 int packages_read(const struct settings_input *in, const struct setting *row,
 	const struct yaml_node *node, void *target, struct error *err)
 {
-	char ***list = (char ***)(void *)((char *)target + row->offset);
-	enum package_manager manager = PACKAGE_APT;
-	char found[96];
-
-	if (!package_manager_from_name(strrchr(row->key, '.') + 1, &manager)) {
-		return error_set(err, ERROR_INTERNAL, "no package manager for %s", row->key);
-	}
-	if (node->kind != YAML_LIST || node->count > PACKAGES_MAX) {
-		yaml_describe(node, found, sizeof(found));
-		return setting_refuse(in, row, node, err, "expects %s, %d at the most, not %s",
-			row->expects, PACKAGES_MAX, found);
-	}
-	for (size_t i = 0; i < node->count; i++) {
-		const struct yaml_node *item = &node->items[i];
-		int status;
-
-		if (item->kind != YAML_TEXT || yaml_is_null(item)) {
-			yaml_describe(item, found, sizeof(found));
-			return setting_refuse(
-				in, row, item, err, "expects names of packages, not %s", found);
-		}
-		status = package_check(in, row, item, manager, *list, err);
-		if (status < 0) {
-			return status;
-		}
-		strv_add(list, item->text);
-	}
-	return 0;
+	return setting_texts_read(
+		in, row, node, target, PACKAGES_MAX, "names of packages", package_check, err);
 }
 
 /* ---- files ---- */
@@ -118,32 +96,18 @@ int check_file_url(const struct settings_input *in, const struct setting *row,
 	return 0;
 }
 
+static int check_mirror_url(const struct settings_input *in, const struct setting *row,
+	struct yaml_node *item, char *const *before, struct error *err)
+{
+	(void)before;
+	return check_file_url(in, row, item, &item->text, err);
+}
+
 int urls_read(const struct settings_input *in, const struct setting *row,
 	const struct yaml_node *node, void *target, struct error *err)
 {
-	char ***urls = (char ***)(void *)((char *)target + row->offset);
-	char found[96];
-
-	if (node->kind != YAML_LIST || node->count > MIRRORS_MAX) {
-		yaml_describe(node, found, sizeof(found));
-		return setting_refuse(in, row, node, err, "expects %s, %d at the most, not %s",
-			row->expects, MIRRORS_MAX, found);
-	}
-	for (size_t i = 0; i < node->count; i++) {
-		struct yaml_node *item = &node->items[i];
-		int status;
-
-		if (item->kind != YAML_TEXT || yaml_is_null(item)) {
-			yaml_describe(item, found, sizeof(found));
-			return setting_refuse(in, row, item, err, "expects URLs, not %s", found);
-		}
-		status = check_file_url(in, row, item, &item->text, err);
-		if (status < 0) {
-			return status;
-		}
-		strv_add(urls, item->text);
-	}
-	return 0;
+	return setting_texts_read(
+		in, row, node, target, MIRRORS_MAX, "URLs", check_mirror_url, err);
 }
 
 int check_file_mode(const struct settings_input *in, const struct setting *row,

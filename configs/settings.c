@@ -83,6 +83,41 @@ int setting_refuse(const struct settings_input *in, const struct setting *row,
 	return yaml_error(err, in->name, node, false, "\"%s\" %s", key, text);
 }
 
+int setting_expects(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, const char *what, struct error *err)
+{
+	char found[96];
+
+	yaml_describe(node, found, sizeof(found));
+	return setting_refuse(in, row, node, err, "expects %s, not %s", what, found);
+}
+
+int setting_texts_read(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, void *target, size_t most, const char *what,
+	setting_item_fn *check, struct error *err)
+{
+	char ***list = (char ***)(void *)((char *)target + row->offset);
+
+	if (node->kind != YAML_LIST || node->count > most) {
+		CLEANUP(free_p)
+		char *wanted = xasprintf("%s, %zu at the most", row->expects, most);
+
+		return setting_expects(in, row, node, wanted, err);
+	}
+	for (size_t i = 0; i < node->count; i++) {
+		struct yaml_node *item = &node->items[i];
+		int status = item->kind != YAML_TEXT || yaml_is_null(item)
+				     ? setting_expects(in, row, item, what, err)
+				     : check(in, row, item, *list, err);
+
+		if (status < 0) {
+			return status;
+		}
+		strv_add(list, item->text);
+	}
+	return 0;
+}
+
 static int refuse_unknown(const struct settings_input *in, const char *prefix,
 	const struct yaml_node *item, struct error *err)
 {

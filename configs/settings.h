@@ -87,6 +87,9 @@ MUSTCHECK int settings_read_section(const struct settings_input *in, const char 
 /* `<file>:<line>:<column>: "<key>" <text>`. */
 int setting_refuse(const struct settings_input *in, const struct setting *row,
 	const struct yaml_node *node, struct error *err, const char *format, ...) PRINTF_LIKE(5, 6);
+/* The same, `expects <what>, not <what the node is>`. */
+int setting_expects(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, const char *what, struct error *err);
 /* "pool.min" of the file as hint-ready text: the key without "[]"; into text[SETTING_KEY_SIZE]. */
 #define SETTING_KEY_SIZE 64
 void setting_key_text(const struct setting *row, char *text);
@@ -95,6 +98,16 @@ const struct setting *setting_find(
 	const struct settings *settings, const char *prefix, const char *key);
 /* The node of "pool.min" in a file, or NULL. */
 const struct yaml_node *settings_node(const struct yaml_node *root, const char *path);
+
+/* What an item of a list of texts must be; `before` are those before it. May replace its text. */
+typedef int setting_item_fn(const struct settings_input *in, const struct setting *row,
+	struct yaml_node *item, char *const *before, struct error *err);
+/* Adds a list of at most `most` texts to the strv at the row's place; `what` they are, for
+ * messages.
+ */
+MUSTCHECK int setting_texts_read(const struct settings_input *in, const struct setting *row,
+	const struct yaml_node *node, void *target, size_t most, const char *what,
+	setting_item_fn *check, struct error *err);
 
 /* ---- single values (settings_value.c) ---- */
 /* Reads one scalar into the row's place of `target`. */

@@ -166,13 +166,11 @@ static bool number_parse(const struct setting *row, const char *text, int64_t *r
 static int number_read(const struct settings_input *in, const struct setting *row,
 	const struct yaml_node *node, int64_t *field, struct error *err)
 {
-	char found[96], lowest[32], highest[32];
+	char lowest[32], highest[32];
 	int64_t number;
 
 	if (!number_parse(row, node->text, &number)) {
-		yaml_describe(node, found, sizeof(found));
-		return setting_refuse(
-			in, row, node, err, "expects %s, not %s", number_expects(row), found);
+		return setting_expects(in, row, node, number_expects(row), err);
 	}
 	if ((number < row->lowest || number > row->highest) && !(row->zero && number == 0)) {
 		number_format(row, row->lowest, lowest);
@@ -218,14 +216,12 @@ static int choice_read(const struct settings_input *in, const struct setting *ro
 static int bool_read(const struct settings_input *in, const struct setting *row,
 	const struct yaml_node *node, bool *field, struct error *err)
 {
-	char found[96];
 
 	if (node->plain && (streq(node->text, "true") || streq(node->text, "false"))) {
 		*field = node->text[0] == 't';
 		return 0;
 	}
-	yaml_describe(node, found, sizeof(found));
-	return setting_refuse(in, row, node, err, "expects true or false, not %s", found);
+	return setting_expects(in, row, node, "true or false", err);
 }
 
 /* Host paths become absolute; paths inside a sandbox must be. */
@@ -317,13 +313,10 @@ int setting_value_read(const struct settings_input *in, const struct setting *ro
 {
 	void *field = (char *)target + row->offset;
 	size_t choice = 0;
-	char found[96];
 	int code;
 
 	if (node->kind != YAML_TEXT || yaml_is_null(node)) {
-		yaml_describe(node, found, sizeof(found));
-		return setting_refuse(
-			in, row, node, err, "expects %s, not %s", value_expects(row), found);
+		return setting_expects(in, row, node, value_expects(row), err);
 	}
 	switch (row->type) {
 	case SETTING_TEXT:
