@@ -82,7 +82,9 @@ _hob() {
 		;;
 	--env | -e)
 		case "$verb" in
-		ls | rm | builds | snapshots) mapfile -t COMPREPLY < <(compgen -W "$(_hob_environments)" -- "$current") ;;
+		ls | rm | builds | snapshots)
+			mapfile -t COMPREPLY < <(compgen -W "$(_hob_environments)" -- "$current")
+			;;
 		esac
 		return
 		;;
