@@ -160,6 +160,52 @@ static int meter_parse(const json_t *json, struct entry_meter *meter, struct err
 	return 0;
 }
 
+static void add_number(json_t *json, const char *key, int64_t value)
+{
+	if (value != 0) {
+		json_object_set_new(json, key, json_integer((json_int_t)value));
+	}
+}
+
+/* What most records do not have is left out. */
+static void add_rest(json_t *json, const struct entry_record *record)
+{
+	json_t *sync = json_from_sync(&record->sync);
+
+	add_number(json, "snapshot", record->snapshot_id);
+	add_number(json, "snapshot_every_ms", record->snapshot_every_ms);
+	add_number(json, "pause_ms", record->pause_ms);
+	add_number(json, "paused_at_ms", record->paused_at_ms);
+	add_number(json, "disk_over", record->disk_over);
+	if (record->claimed_ms != 0) {
+		json_object_set_new(json, "meter", meter_format(&record->meter));
+	}
+	if (record->lifecycle != LIFECYCLE_EPHEMERAL) {
+		json_object_set_new(json, "lifecycle",
+			json_string(environment_lifecycle_name(record->lifecycle)));
+	}
+	if (record->returns) {
+		json_object_set_new(json, "returns", json_true());
+	}
+	if (record->keep) {
+		json_object_set_new(json, "keep", json_true());
+	}
+	if (record->hint.key[0] != '\0') {
+		json_object_set_new(json, "hint",
+			json_pack("{s:s, s:s, s:I}", "owner", record->hint.owner, "key",
+				record->hint.key, "ttl_ms", (json_int_t)record->hint.ttl_ms));
+	}
+	if (sync != NULL) {
+		json_object_set_new(json, "sync", sync);
+	}
+	if (record->env != NULL) {
+		json_object_set_new(json, "env", json_from_strv(record->env));
+	}
+	if (record->metadata != NULL) {
+		json_object_set(json, "metadata", record->metadata);
+	}
+}
+
 bool entry_record_format(const struct entry_record *record, struct buffer *line)
 {
 	CLEANUP(json_decref_p)
@@ -175,52 +221,8 @@ bool entry_record_format(const struct entry_record *record, struct buffer *line)
 		(json_int_t)record->last_active_ms);
 	CLEANUP(free_p) char *text = NULL;
 	size_t before = line->length;
-	json_t *sync;
 
-	if (record->snapshot_id != 0) {
-		json_object_set_new(
-			json, "snapshot", json_integer((json_int_t)record->snapshot_id));
-	}
-	if (record->claimed_ms != 0) {
-		json_object_set_new(json, "meter", meter_format(&record->meter));
-	}
-	if (record->lifecycle != LIFECYCLE_EPHEMERAL) {
-		json_object_set_new(json, "lifecycle",
-			json_string(environment_lifecycle_name(record->lifecycle)));
-		json_object_set_new(json, "snapshot_every_ms",
-			json_integer((json_int_t)record->snapshot_every_ms));
-	}
-	if (record->pause_ms != 0) {
-		json_object_set_new(json, "pause_ms", json_integer((json_int_t)record->pause_ms));
-	}
-	if (record->paused_at_ms != 0) {
-		json_object_set_new(
-			json, "paused_at_ms", json_integer((json_int_t)record->paused_at_ms));
-	}
-	if (record->disk_over != 0) {
-		json_object_set_new(json, "disk_over", json_integer((json_int_t)record->disk_over));
-	}
-	if (record->returns) {
-		json_object_set_new(json, "returns", json_true());
-	}
-	if (record->keep) {
-		json_object_set_new(json, "keep", json_true());
-	}
-	if (record->hint.key[0] != '\0') {
-		json_object_set_new(json, "hint",
-			json_pack("{s:s, s:s, s:I}", "owner", record->hint.owner, "key",
-				record->hint.key, "ttl_ms", (json_int_t)record->hint.ttl_ms));
-	}
-	sync = json_from_sync(&record->sync);
-	if (sync != NULL) {
-		json_object_set_new(json, "sync", sync);
-	}
-	if (record->env != NULL) {
-		json_object_set_new(json, "env", json_from_strv(record->env));
-	}
-	if (record->metadata != NULL) {
-		json_object_set(json, "metadata", record->metadata);
-	}
+	add_rest(json, record);
 	text = json_text(json);
 	if (!buffer_add_str(line, text)) {
 		return false;

@@ -184,6 +184,8 @@ MUSTCHECK int snapshot_insert_layers(
 /* Lists that a flattening left and that no lease is old enough for, and what only they had. */
 MUSTCHECK int snapshot_drop_old_lists(
 	struct store *store, int64_t id, uint64_t *ret_freed, struct error *err);
+/* In the transaction that commits it: its sandbox may be taken again. */
+MUSTCHECK int snapshot_run_end(struct store *store, const char *sandbox, struct error *err);
 /* Forgets the runs of killed processes. */
 MUSTCHECK int snapshot_runs_recover(struct store *store, uint64_t *ret_ended, struct error *err);
 
