@@ -133,6 +133,9 @@ static int place_devices(struct error *err)
 		CLEANUP(free_p) char *to = xasprintf(ROOM "/dev/%s", devices[i]);
 		CLEANUP(close_p) int fd = clone_tree(from, false, err);
 
+		if (fd == -ERROR_NOT_FOUND) {
+			continue; /* a container may have few */
+		}
 		if (fd < 0 || place(fd, to, err) < 0) {
 			return -(int)err->kind;
 		}

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 
 import pytest
 
@@ -121,3 +122,24 @@ def test_killed(machine, archive):
     machine.build("app")
     assert os.listdir(f"{machine.store}/staging") == []
     assert len(os.listdir(f"{machine.store}/layers")) == 1
+
+
+@hobtest.only_long
+def test_debian_itself(machine):
+    """From the network, with Debian's own keys: apt works in it, and has the digests of all there is."""
+    machine.environment("app", workdir="/", build={"timeout": "30m"}, steps=[
+        {"name": "apt", "run": "apt-get update && apt-get install -y --no-install-recommends hello && hello"}],
+        base={"deb": time.strftime("bookworm@%Y%m%dT%H%M%SZ", time.gmtime()),
+              "mirror": "http://deb.debian.org/debian"})
+    done = machine.hob_build("app", timeout=1800)
+    if any(words in done.stderr for words in ("check the network", "Temporary failure resolving")):
+        pytest.skip(f"there is no Debian to be had: {done.stderr[-300:]}")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    machine.start()
+    made = machine.client.create("app")["id"]
+    text = machine.client.output(made, "cat /etc/debian_version; hello; ls -ld /tmp; dpkg --audit; ls -A /dev/pts")
+    assert text.startswith("12.") and "Hello, world!" in text and "drwxrwxrwt" in text, text
+    machine.client.delete(made)
+    found = installed(machine, "img-1")
+    assert {"libc6", "dpkg", "apt", "base-files"} <= set(found) and len(found) > 60
+    assert all(one["digest"].startswith("sha256:") for one in found.values())

@@ -172,6 +172,21 @@ void probe_swap(const struct doctor *doctor, struct finding *finding)
 	}
 }
 
+void probe_mmdebstrap(const struct doctor *doctor, struct finding *finding)
+{
+	static const char *const files[] = {
+		"/usr/bin/mmdebstrap", "/usr/share/keyrings/debian-archive-keyring.gpg"};
+
+	(void)doctor;
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		if (access(files[i], R_OK) < 0) {
+			finding_fail_sys(finding, files[i]);
+			return;
+		}
+	}
+	finding_set(finding, FINDING_OK, "there, with Debian's keys");
+}
+
 void probe_programs(const struct doctor *doctor, struct finding *finding)
 {
 	static const char *const names[] = {"hobd", "hob-build", "hob-snapshots", "hob-init"};

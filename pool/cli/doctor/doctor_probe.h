@@ -57,7 +57,7 @@ probe_fn probe_cgroups, probe_cpu, probe_memory, probe_pids, probe_clone_into, p
 void probe_cgroups_sweep(const struct doctor *doctor, pid_t pid);
 /* doctor_machine.c */
 probe_fn probe_user, probe_group, probe_ids, probe_files, probe_inotify, probe_swap, probe_programs,
-	probe_environments, probe_hobd;
+	probe_environments, probe_hobd, probe_mmdebstrap;
 
 /* A whole line of a small file of /proc or /sys, without its end; false if it cannot be read. */
 bool probe_read_line(const char *path, char *text, size_t size);
