@@ -2,6 +2,8 @@
 progress as events."""
 
 import json
+import os
+import shutil
 import subprocess
 
 import pytest
@@ -166,3 +168,19 @@ def test_a_client_that_goes_away_ends_the_work(shared, taken):
     wait_for("the export to end", lambda: not exporting())
     assert client.get(f"/v1/snapshots/{large}")["id"] == large
     client.call("DELETE", f"/v1/snapshots/{large}")
+
+
+def test_an_answer_that_is_too_long(machine):
+    """It is refused, and who still has the rest to say is not waited for."""
+    real, machine.program = machine.program, lambda name: f"{machine.folder}/programs/{name}"
+    os.mkdir(machine.program(""))
+    for name in ("hobd", "hob-init", "hob-build", "hob-snapshots"):
+        shutil.copy(real(name), machine.program(name))
+    machine.start()
+    os.unlink(machine.program("hob-snapshots"))
+    machine.write(machine.program("hob-snapshots"), "#!/bin/sh\nexec head -c 70000000 /dev/zero\n")
+    os.chmod(machine.program("hob-snapshots"), 0o755)
+    with pytest.raises(Failure) as failure:
+        machine.client.get("/v1/snapshots/du")
+    assert failure.value.status == 413 and "over 64 MiB" in failure.value.message
+    assert not machine.client.get("/v1/work")["work"]
