@@ -136,6 +136,7 @@ def test_killed_while_going_to_sleep(machine, point):
     client = start(machine, type="hybrid", pause="500ms", idle="1s")
     sandbox = client.create("app")["id"]
     client.output(sandbox, "echo kept > /root/kept")
+    machine.wait_ready("app", 1)  # nothing half made, which the next hobd would destroy
     machine.kill()
     machine.start(env={"HOB_FAULT": f"{point}:1:kill"})
     machine.daemon.wait(120)
