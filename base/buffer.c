@@ -7,6 +7,8 @@
 
 /* The first allocation; most texts fit. */
 #define BUFFER_FIRST 256
+/* What is formatted is mostly a number or a name. */
+#define FORMATTED_SMALL 256
 
 void buffer_init(struct buffer *buffer, size_t max)
 {
@@ -66,8 +68,16 @@ bool buffer_add_str(struct buffer *buffer, const char *text)
 bool buffer_addf(struct buffer *buffer, const char *format, ...)
 {
 	CLEANUP(free_p) char *text = NULL;
+	char small[FORMATTED_SMALL];
 	va_list args;
+	int length;
 
+	va_start(args, format);
+	length = vsnprintf(small, sizeof(small), format, args);
+	va_end(args);
+	if (length >= 0 && (size_t)length < sizeof(small)) {
+		return buffer_add(buffer, small, (size_t)length);
+	}
 	va_start(args, format);
 	text = xvasprintf(format, args);
 	va_end(args);

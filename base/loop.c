@@ -56,6 +56,8 @@ struct loop {
 	struct timer_heap punctual, patient;
 	bool quiet; /* nothing has happened for LOOP_QUIET_MS but what can wait */
 	bool stopped;
+	void (*turn_over)(void *context, int64_t us);
+	void *turn_context;
 };
 
 int loop_open(struct loop **ret_loop, struct error *err)
@@ -336,14 +338,45 @@ static size_t fire_punctual(struct loop *loop)
 	return fired;
 }
 
-static void fire_patient(struct loop *loop)
+static bool fire_patient(struct loop *loop)
 {
 	int64_t next = heap_next_ms(&loop->patient);
 
-	if (!loop->stopped && next != INT64_MAX &&
-		next + (loop->quiet ? 0 : LOOP_LATE_MS) <= clock_mono_ms()) {
-		timer_fire(loop->patient.timers[0]);
+	if (loop->stopped || next == INT64_MAX ||
+		next + (loop->quiet ? 0 : LOOP_LATE_MS) > clock_mono_ms()) {
+		return false;
 	}
+	timer_fire(loop->patient.timers[0]);
+	return true;
+}
+
+/* What `count` descriptors say, then the timers. */
+static void turn(struct loop *loop, const struct epoll_event *batch, int count, bool waited)
+{
+	int64_t started_us = clock_mono_us();
+	size_t fired;
+	bool busy;
+
+	for (int i = 0; i < count && !loop->stopped; i++) {
+		struct loop_source *source = batch[i].data.ptr;
+
+		if (source->fn != NULL) {
+			source->fn(source->context, batch[i].events);
+		}
+	}
+	bury_dead(loop);
+	fired = fire_punctual(loop);
+	loop->quiet = fired == 0 && count <= 0 && (loop->quiet || waited);
+	busy = fire_patient(loop) || fired > 0 || count > 0;
+	if (busy && loop->turn_over != NULL) {
+		loop->turn_over(loop->turn_context, clock_mono_us() - started_us);
+	}
+}
+
+void loop_watch_turns(struct loop *loop, void (*fn)(void *context, int64_t us), void *context)
+{
+	loop->turn_over = fn;
+	loop->turn_context = context;
 }
 
 int loop_run(struct loop *loop, struct error *err)
@@ -358,17 +391,7 @@ int loop_run(struct loop *loop, struct error *err)
 		if (count < 0 && errno != EINTR) {
 			return error_sys(err, errno, "epoll_wait");
 		}
-		for (int i = 0; i < count && !loop->stopped; i++) {
-			struct loop_source *source = batch[i].data.ptr;
-
-			if (source->fn != NULL) {
-				source->fn(source->context, batch[i].events);
-			}
-		}
-		bury_dead(loop);
-		loop->quiet =
-			fire_punctual(loop) == 0 && count == 0 && (loop->quiet || timeout_ms > 0);
-		fire_patient(loop);
+		turn(loop, batch, count, timeout_ms > 0);
 	}
 	return 0;
 }

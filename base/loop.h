@@ -20,6 +20,9 @@ void loop_close(struct loop *loop);
 /* Runs until loop_stop. */
 MUSTCHECK int loop_run(struct loop *loop, struct error *err);
 void loop_stop(struct loop *loop);
+/* After each turn that did something: how long it kept everybody else waiting. `fn` NULL: no more.
+ */
+void loop_watch_turns(struct loop *loop, void (*fn)(void *context, int64_t us), void *context);
 
 typedef void loop_fd_fn(void *context, uint32_t events);
 typedef void loop_timer_fn(void *context);

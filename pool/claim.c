@@ -93,12 +93,46 @@ static int take(struct entry *entry, struct claim_spec *spec, struct error *err)
 	return 0;
 }
 
+/* What is logged of a claim, once it is answered. */
+struct claim_note {
+	char id[ID_SIZE];
+	char environment[NAME_MAX_LENGTH + 1];
+	const char *source, *reason;
+	int64_t us;
+};
+
+void claims_log(struct manager *manager)
+{
+	for (size_t i = 0; i < manager->claim_note_count; i++) {
+		const struct claim_note *note = &manager->claim_notes[i];
+
+		log_info("sandbox.claimed", "sandbox", (const char *)note->id, "environment",
+			(const char *)note->environment, "source", note->source, "reason",
+			note->reason, "us", note->us);
+	}
+	manager->claim_note_count = 0;
+}
+
 static const char *source_of(const struct claim_result *result)
 {
 	return result->hinted                ? "hinted"
 	       : result->restored            ? "restored"
 	       : result->reason == COLD_NONE ? "warm"
 					     : "cold";
+}
+
+static void note_claim(const struct entry *entry, const struct claim_result *result)
+{
+	struct manager *manager = entry->manager;
+	struct claim_note *note = array_add(
+		&manager->claim_notes, &manager->claim_note_count, &manager->claim_note_room);
+
+	*note = (struct claim_note){.source = source_of(result),
+		.reason = cold_reason_name(result->reason),
+		.us = result->took_us};
+	memcpy(note->id, entry->record.id, sizeof(note->id));
+	memcpy(note->environment, entry->pool->name, sizeof(note->environment));
+	manager_dirty(manager);
 }
 
 /* `waited`: it was not ready when it was asked for. */
@@ -125,9 +159,7 @@ static void finish(struct entry *entry, enum cold_reason reason, bool hinted, bo
 		demand_claim(pool, !waited);
 	}
 	metric_times_add(&pool->claim_times, result.took_us);
-	log_info("sandbox.claimed", "sandbox", entry->record.id, "environment", pool->name,
-		"source", source_of(&result), "reason", cold_reason_name(reason), "us",
-		result.took_us);
+	note_claim(entry, &result);
 	sync_at_claim(entry);
 	fn(context, &result, NULL);
 }

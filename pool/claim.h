@@ -49,6 +49,8 @@ void claims_creation_failed(struct pool *pool, struct pool_image *image, const s
 	const struct error *err);
 /* It ends: a claim that waits for this very one waits for any from here on. */
 void claims_release(struct entry *entry);
+/* Writes into the log what was claimed since the last call: not before the claims are answered. */
+void claims_log(struct manager *manager);
 /* Makes what waiting claims need and no creation under way will bring. */
 void claims_provide(struct pool *pool);
 

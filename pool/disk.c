@@ -25,8 +25,9 @@
 /* Pause after a walk, as a multiple of what it took: 5 % of a processor. */
 #define PAUSE_TIMES 20
 #define PAUSE_MIN_MS 10
-/* Sandboxes whose processor time is asked for in one turn of the loop. */
-#define ASKED_PER_TURN 16
+/* Sandboxes whose processor time is asked for in a second, each in a turn of the loop of its own.
+ */
+#define ASKED_PER_SECOND 16
 /* What has used less since the last look has written nothing to speak of; hob-init's heartbeat. */
 #define CPU_IDLE_US 200
 /* One that goes on over its limit may grow by this: folders and logs of what deletes files. */
@@ -147,7 +148,7 @@ static void on_measured(void *context, int64_t bytes, int64_t files, const struc
 
 	(void)files;
 	disks->asking = false;
-	loop_timer_after(disks->timer, PAUSE_MIN_MS + took_ms * PAUSE_TIMES);
+	loop_timer_later(disks->timer, PAUSE_MIN_MS + took_ms * PAUSE_TIMES);
 	if (entry == NULL) {
 		return;
 	}
@@ -208,29 +209,25 @@ static void on_time(void *context)
 {
 	struct disks *disks = context;
 	struct manager *manager = disks->manager;
-	int64_t now_ms = clock_mono_ms();
+	int64_t now_ms = clock_mono_ms(), cpu_us = 0, memory_bytes = 0;
+	struct error err = ERROR_INIT;
 	struct entry *entry;
 
-	loop_timer_after(disks->timer, LOOK_MS);
-	if (disks->asking || !manager->started || manager->stopping) {
+	loop_timer_later(disks->timer, LOOK_MS);
+	if (disks->asking || !manager->started || manager->stopping ||
+		(entry = most_overdue(manager, now_ms)) == NULL) {
 		return;
 	}
-	for (int i = 0; i < ASKED_PER_TURN && (entry = most_overdue(manager, now_ms)) != NULL;
-		i++) {
-		struct sandbox_usage usage = {.cpu_us = 0};
-		struct error err = ERROR_INIT;
-
-		/* Where no controller counts processor time, every look is one at the files. */
-		(void)!sandbox_usage_read(manager->config, entry->record.id, &usage, &err);
-		if (!entry->disk.known || usage.cpu_us == 0 ||
-			usage.cpu_us > entry->disk.cpu_us + CPU_IDLE_US) {
-			ask(disks, entry, usage.cpu_us);
-			return;
-		}
-		entry->disk.settled = entry->record.state == ENTRY_PAUSED;
-		entry->disk.due_ms =
-			now_ms + (entry->record.state == ENTRY_READY ? LOOK_READY_MS : LOOK_MS);
+	/* Where no controller counts processor time, every look is one at the files. */
+	(void)!sandbox_sums_read(manager->config, entry->record.id, &cpu_us, &memory_bytes, &err);
+	if (!entry->disk.known || cpu_us == 0 || cpu_us > entry->disk.cpu_us + CPU_IDLE_US) {
+		ask(disks, entry, cpu_us);
+		return;
 	}
+	entry->disk.settled = entry->record.state == ENTRY_PAUSED;
+	entry->disk.due_ms =
+		now_ms + (entry->record.state == ENTRY_READY ? LOOK_READY_MS : LOOK_MS);
+	loop_timer_later(disks->timer, LOOK_MS / ASKED_PER_SECOND);
 }
 
 /* ---- for others ---- */
@@ -295,7 +292,7 @@ void disks_open(struct manager *manager)
 
 	disks->manager = manager;
 	disks->timer = loop_timer_new(manager->loop, on_time, disks);
-	loop_timer_after(disks->timer, LOOK_MS);
+	loop_timer_later(disks->timer, LOOK_MS);
 	manager->disks = disks;
 }
 

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "pool/adopt.h"
 #include "pool/builds.h"
+#include "pool/claim.h"
 #include "pool/demand/demand.h"
 #include "pool/disk.h"
 #include "pool/dormant.h"
@@ -211,6 +212,13 @@ static void on_turn(void *context)
 	manager_reconcile(context);
 }
 
+static void on_turn_over(void *context, int64_t us)
+{
+	struct manager *manager = context;
+
+	metric_times_add(&manager->turn_times, us);
+}
+
 void manager_dirty(struct manager *manager)
 {
 	if (manager->started && !manager->stopping) {
@@ -292,6 +300,7 @@ int manager_open(const struct config *config, struct loop *loop, struct launcher
 	manager->on_started = on_started;
 	manager->context = context;
 	manager->turn_timer = loop_timer_new(loop, on_turn, manager);
+	loop_watch_turns(loop, on_turn_over, manager);
 	manager->retry_timer = loop_timer_new(loop, on_retry, manager);
 	manager->pages_out = page_out_is_worth(config);
 	builds_open(manager);
@@ -370,6 +379,9 @@ void manager_close(struct manager *manager)
 		manager->pools = pool->next;
 		pool_free(pool);
 	}
+	claims_log(manager);
+	free(manager->claim_notes);
+	loop_watch_turns(manager->loop, NULL, NULL);
 	loop_timer_free(manager->turn_timer);
 	loop_timer_free(manager->retry_timer);
 	slot_set_free(manager->slots);

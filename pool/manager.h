@@ -30,6 +30,7 @@ struct loop_timer;
 struct loop_source;
 struct launcher;
 struct claim;
+struct claim_note;
 struct hint_owner;
 struct snapshot_job;
 struct store_work;
@@ -75,6 +76,7 @@ struct pool {
 	uint64_t hints_ended; /* without a claim */
 	int64_t start_us; /* how long one takes from its order to ready, smoothed; 0: not known */
 	bool capped;
+	int64_t short_since_ms; /* monotonic: fewer are ready than wanted; 0: not so */
 	struct metric_times claim_times;
 	struct metric_times hint_times; /* from a hint to its claim */
 	uint64_t freezes; /* of ready ones */
@@ -127,9 +129,11 @@ struct manager {
 	size_t hint_leftover_count, hint_leftover_room;
 	size_t entry_count; /* every one that is not gone */
 	size_t ready_count, claimed_count, creating_count;
-	/* Monotonic: the last claim, and the first of those that came one after the other. */
-	int64_t claimed_at_ms, claims_since_ms;
+	int64_t claimed_at_ms; /* monotonic: the last warm claim; see manager_claimed */
 	int64_t refill_at_ms; /* the first pool that waits for that; INT64_MAX: none */
+	struct claim_note *claim_notes; /* claim.c's */
+	size_t claim_note_count, claim_note_room;
+	struct metric_times turn_times; /* of the loop */
 	struct environment_list environments;
 	/* Start: nothing is created before what the last hobd left is adopted or destroyed. */
 	size_t pending;
@@ -172,13 +176,11 @@ void manager_dirty(struct manager *manager);
 void manager_reconcile(struct manager *manager); /* reconcile.c */
 
 /*
- * A warm sandbox was handed out. The first claim after QUIET_MS is often the first of many, which
- * are not to share the processors with clones: the pools are refilled when no other has come for
- * REFILL_PAUSE_MS, but after REFILL_PAUSE_MAX_MS in any case, and where less than half of the
- * target is left after REFILL_PAUSE_MS. While claims go on coming then, one is made at a time as
- * long as half of the target is there.
+ * A warm sandbox was handed out. Others may follow at once, and are not to share the processors
+ * with clones: a pool is refilled when no claim has come for REFILL_PAUSE_MS, but after
+ * REFILL_PAUSE_MAX_MS in any case, and where less than half of the target is left after
+ * REFILL_PAUSE_MS. While claims go on coming, one is made at a time as long as half is left.
  */
-#define QUIET_MS 100
 #define REFILL_PAUSE_MS 10
 #define REFILL_PAUSE_MAX_MS 100
 void manager_claimed(struct manager *manager);

@@ -256,23 +256,32 @@ void metric_times_add(struct metric_times *times, int64_t us)
 	times->sum_seconds += (double)us / 1e6;
 }
 
-/* Names of environments need no escaping: name_is_valid. */
-static void times_write(const char *name, const struct pool *pool, const struct metric_times *times,
-	struct buffer *text)
+/* `label`: as it stands in the braces; empty: of the manager. */
+static void times_write(
+	const char *name, const char *label, const struct metric_times *times, struct buffer *text)
 {
+	const char *comma = *label != '\0' ? "," : "";
+	const char *open = *label != '\0' ? "{" : "", *close = *label != '\0' ? "}" : "";
 	uint64_t count = 0;
 
 	for (size_t i = 0; i < METRIC_BOUNDS; i++) {
 		count += times->counts[i];
-		buffer_addf(text, "%s_bucket{environment=\"%s\",le=\"%g\"} %" PRIu64 "\n", name,
-			pool->name, (double)bounds_us[i] / 1e6, count);
+		buffer_addf(text, "%s_bucket{%s%sle=\"%g\"} %" PRIu64 "\n", name, label, comma,
+			(double)bounds_us[i] / 1e6, count);
 	}
 	count += times->counts[METRIC_BOUNDS];
-	buffer_addf(text, "%s_bucket{environment=\"%s\",le=\"+Inf\"} %" PRIu64 "\n", name,
-		pool->name, count);
-	buffer_addf(
-		text, "%s_sum{environment=\"%s\"} %.9g\n", name, pool->name, times->sum_seconds);
-	buffer_addf(text, "%s_count{environment=\"%s\"} %" PRIu64 "\n", name, pool->name, count);
+	buffer_addf(text, "%s_bucket{%s%sle=\"+Inf\"} %" PRIu64 "\n", name, label, comma, count);
+	buffer_addf(text, "%s_sum%s%s%s %.9g\n", name, open, label, close, times->sum_seconds);
+	buffer_addf(text, "%s_count%s%s%s %" PRIu64 "\n", name, open, label, close, count);
+}
+
+/* Names of environments need no escaping: name_is_valid. */
+static void pool_times_write(const char *name, const struct pool *pool,
+	const struct metric_times *times, struct buffer *text)
+{
+	CLEANUP(free_p) char *label = xasprintf("environment=\"%s\"", pool->name);
+
+	times_write(name, label, times, text);
 }
 
 static void head_write(const char *name, const char *type, const char *help, struct buffer *text)
@@ -320,13 +329,16 @@ void metrics_write(const struct manager *manager, struct buffer *text)
 		}
 		for (const struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
 			if (metric->times != NULL) {
-				times_write(metric->name, pool, metric->times(pool), text);
+				pool_times_write(metric->name, pool, metric->times(pool), text);
 			} else {
 				buffer_addf(text, "%s{environment=\"%s\"} %.15g\n", metric->name,
 					pool->name, metric->of_pool(pool));
 			}
 		}
 	}
+	head_write("hob_loop_turn_seconds", "histogram",
+		"Turns of hobd's loop: so long others waited for an answer.", text);
+	times_write("hob_loop_turn_seconds", "", &manager->turn_times, text);
 	misses_write(manager, text);
 	builds_write(manager, text);
 }

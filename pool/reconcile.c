@@ -103,17 +103,26 @@ static void retire(struct pool *pool, bool stale, int64_t wanted, const char *re
 	}
 }
 
-/* When the pool is refilled after claims. 0: nobody has claimed. */
-static int64_t refill_at_ms(
-	const struct manager *manager, const struct pool_view *view, bool *ret_plenty)
+/* So that claims go on being warm while it is filled again. */
+static bool has_plenty(const struct pool_view *view)
 {
-	int64_t pause_ms = view->target - view->ready_head > view->ready_head ? REFILL_PAUSE_MS
-									      : REFILL_PAUSE_MAX_MS;
-	int64_t last_ms = manager->claims_since_ms + pause_ms;
-	int64_t at_ms = manager->claimed_at_ms + REFILL_PAUSE_MS;
+	return view->ready_head >= view->target - view->ready_head;
+}
 
-	*ret_plenty = pause_ms == REFILL_PAUSE_MAX_MS;
-	return manager->claimed_at_ms == 0 ? 0 : at_ms < last_ms ? at_ms : last_ms;
+/* When the pool is refilled after claims. 0: nobody has claimed. */
+static int64_t refill_at_ms(struct pool *pool, const struct pool_view *view, int64_t now_ms)
+{
+	int64_t claimed_ms = pool->manager->claimed_at_ms;
+	int64_t most_ms = has_plenty(view) ? REFILL_PAUSE_MAX_MS : REFILL_PAUSE_MS;
+
+	if (view->ready_head + view->ready_stale >= view->target) {
+		pool->short_since_ms = 0;
+	} else if (pool->short_since_ms == 0) {
+		pool->short_since_ms = now_ms;
+	}
+	most_ms += pool->short_since_ms;
+	claimed_ms += claimed_ms > 0 ? REFILL_PAUSE_MS : 0;
+	return claimed_ms < most_ms ? claimed_ms : most_ms;
 }
 
 static void look_again_at(struct manager *manager, int64_t at_ms)
@@ -126,9 +135,9 @@ static void refill(struct pool *pool, const struct pool_view *view, int64_t want
 	int64_t *left)
 {
 	struct manager *manager = pool->manager;
-	bool plenty;
-	int64_t at_ms = refill_at_ms(manager, view, &plenty);
-	int64_t gently_until_ms = plenty && at_ms > 0 ? manager->claimed_at_ms + GENTLY_MS : 0;
+	int64_t at_ms = refill_at_ms(pool, view, now_ms);
+	int64_t gently_until_ms =
+		has_plenty(view) && at_ms > 0 ? manager->claimed_at_ms + GENTLY_MS : 0;
 
 	if (wanted > 0 && now_ms < at_ms) {
 		look_again_at(manager, at_ms);
@@ -196,12 +205,7 @@ static int64_t next_look_ms(const struct manager *manager, int64_t now_ms)
 
 void manager_claimed(struct manager *manager)
 {
-	int64_t now_ms = clock_mono_ms();
-
-	if (now_ms - manager->claimed_at_ms > QUIET_MS) {
-		manager->claims_since_ms = now_ms;
-	}
-	manager->claimed_at_ms = now_ms;
+	manager->claimed_at_ms = clock_mono_ms();
 }
 
 void manager_reconcile(struct manager *manager)
@@ -209,6 +213,7 @@ void manager_reconcile(struct manager *manager)
 	int64_t now_ms = clock_mono_ms();
 	int64_t left = CREATES_PER_TURN;
 
+	claims_log(manager);
 	if (!manager->started || manager->stopping) {
 		return;
 	}

@@ -108,18 +108,49 @@ static int64_t *meter_member(const struct entry_meter *meter, const struct meter
 	return (int64_t *)(uintptr_t)((uintptr_t)meter + row->offset);
 }
 
-static json_t *meter_format(const struct entry_meter *meter)
+/* Numbers and names that need no escaping are most of a line, which is written in the way of a
+ * claim's answer: they are formatted as they are. */
+static void put_int(struct buffer *line, const char *key, int64_t value)
 {
-	json_t *json = json_object();
+	buffer_addf(line, ",\"%s\":%" PRId64, key, value);
+}
 
+static void put_number(struct buffer *line, const char *key, int64_t value)
+{
+	if (value != 0) {
+		put_int(line, key, value);
+	}
+}
+
+static void put_name(struct buffer *line, const char *key, const char *name)
+{
+	buffer_addf(line, ",\"%s\":\"%s\"", key, name);
+}
+
+/* Takes the value. */
+static void put_json(struct buffer *line, const char *key, json_t *value)
+{
+	CLEANUP(free_p) char *text = json_text(value);
+
+	buffer_addf(line, ",\"%s\":", key);
+	buffer_add_str(line, text);
+	json_decref(value);
+}
+
+static void put_meter(struct buffer *line, const struct entry_meter *meter)
+{
+	const char *separator = "";
+
+	buffer_add_str(line, ",\"meter\":{");
 	for (size_t i = 0; i < ARRAY_SIZE(meter_rows); i++) {
 		int64_t value = *meter_member(meter, &meter_rows[i]);
 
 		if (value != 0) {
-			json_object_set_new(json, meter_rows[i].key, json_integer(value));
+			buffer_addf(line, "%s\"%s\":%" PRId64, separator, meter_rows[i].key, value);
+			separator = ",";
 		}
 	}
-	return json;
+	buffer_add(line, "}", 1);
 }
 
 /* NULL when there is nothing to tell. */
@@ -160,78 +191,66 @@ static int meter_parse(const json_t *json, struct entry_meter *meter, struct err
 	return 0;
 }
 
-static void add_number(json_t *json, const char *key, int64_t value)
-{
-	if (value != 0) {
-		json_object_set_new(json, key, json_integer((json_int_t)value));
-	}
-}
-
-/* What most records do not have is left out. */
-static void add_rest(json_t *json, const struct entry_record *record)
+/* What most records have none of is left out. */
+static void put_rest(struct buffer *line, const struct entry_record *record)
 {
 	json_t *sync = json_from_sync(&record->sync);
 
-	add_number(json, "snapshot", record->snapshot_id);
-	add_number(json, "snapshot_every_ms", record->snapshot_every_ms);
-	add_number(json, "pause_ms", record->pause_ms);
-	add_number(json, "paused_at_ms", record->paused_at_ms);
-	add_number(json, "disk_over", record->disk_over);
+	put_number(line, "snapshot", record->snapshot_id);
+	put_number(line, "snapshot_every_ms", record->snapshot_every_ms);
+	put_number(line, "pause_ms", record->pause_ms);
+	put_number(line, "paused_at_ms", record->paused_at_ms);
+	put_number(line, "disk_over", record->disk_over);
 	if (record->claimed_ms != 0) {
-		json_object_set_new(json, "meter", meter_format(&record->meter));
+		put_meter(line, &record->meter);
 	}
 	if (record->lifecycle != LIFECYCLE_EPHEMERAL) {
-		json_object_set_new(json, "lifecycle",
-			json_string(environment_lifecycle_name(record->lifecycle)));
+		put_name(line, "lifecycle", environment_lifecycle_name(record->lifecycle));
 	}
 	if (record->returns) {
-		json_object_set_new(json, "returns", json_true());
+		buffer_add_str(line, ",\"returns\":true");
 	}
 	if (record->keep) {
-		json_object_set_new(json, "keep", json_true());
+		buffer_add_str(line, ",\"keep\":true");
 	}
 	if (record->hint.key[0] != '\0') {
-		json_object_set_new(json, "hint",
+		put_json(line, "hint",
 			json_pack("{s:s, s:s, s:I}", "owner", record->hint.owner, "key",
 				record->hint.key, "ttl_ms", (json_int_t)record->hint.ttl_ms));
 	}
 	if (sync != NULL) {
-		json_object_set_new(json, "sync", sync);
+		put_json(line, "sync", sync);
 	}
 	if (record->env != NULL) {
-		json_object_set_new(json, "env", json_from_strv(record->env));
+		put_json(line, "env", json_from_strv(record->env));
 	}
 	if (record->metadata != NULL) {
-		json_object_set(json, "metadata", record->metadata);
+		put_json(line, "metadata", json_incref(record->metadata));
 	}
 }
 
 bool entry_record_format(const struct entry_record *record, struct buffer *line)
 {
-	CLEANUP(json_decref_p)
-	json_t *json = json_pack(
-		"{s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "v",
-		RECORD_VERSION, "id", record->id, "state", entry_state_name(record->state),
-		"environment", record->environment, "image", (json_int_t)record->image_id, "slot",
-		(json_int_t)record->slot, "pid", (json_int_t)record->pid, "pid_start",
-		(json_int_t)record->pid_start, "created_ms", (json_int_t)record->created_ms,
-		"claimed_ms", (json_int_t)record->claimed_ms, "expires_ms",
-		(json_int_t)record->expires_ms, "age_limit_ms", (json_int_t)record->age_limit_ms,
-		"idle_ms", (json_int_t)record->idle_ms, "last_active_ms",
-		(json_int_t)record->last_active_ms);
-	CLEANUP(free_p) char *text = NULL;
-	size_t before = line->length;
+	CLEANUP(buffer_done) struct buffer text;
 
-	add_rest(json, record);
-	text = json_text(json);
-	if (!buffer_add_str(line, text)) {
-		return false;
-	}
-	if (!buffer_add(line, "\n", 1)) {
-		line->length = before;
-		return false;
-	}
-	return true;
+	buffer_init(&text, 0);
+	buffer_addf(&text, "{\"v\":%d", RECORD_VERSION);
+	put_name(&text, "id", record->id);
+	put_name(&text, "state", entry_state_name(record->state));
+	put_name(&text, "environment", record->environment);
+	put_int(&text, "image", record->image_id);
+	put_int(&text, "slot", record->slot);
+	put_int(&text, "pid", record->pid);
+	put_int(&text, "pid_start", (int64_t)record->pid_start);
+	put_int(&text, "created_ms", record->created_ms);
+	put_int(&text, "claimed_ms", record->claimed_ms);
+	put_int(&text, "expires_ms", record->expires_ms);
+	put_int(&text, "age_limit_ms", record->age_limit_ms);
+	put_int(&text, "idle_ms", record->idle_ms);
+	put_int(&text, "last_active_ms", record->last_active_ms);
+	put_rest(&text, record);
+	buffer_add(&text, "}\n", 2);
+	return buffer_add(line, text.data, text.length);
 }
 
 static int read_numbers(const json_t *json, struct entry_record *record, struct error *err)

@@ -60,6 +60,7 @@ void demand_free(struct demand *demand)
 {
 	if (demand != NULL) {
 		forecast_free(demand->forecast);
+		free(demand->events);
 		free(demand);
 	}
 }
@@ -70,11 +71,34 @@ void demand_claim(struct pool *pool, bool hit)
 {
 	struct demand *demand = demand_of(pool);
 
-	price_choose(demand, pool);
-	forecast_claim(demand->forecast, clock_real_ms(), hit);
-	demand->changed = true;
+	*array_add(&demand->events, &demand->event_count, &demand->event_room) =
+		(struct demand_event){clock_real_ms(), hit};
 	demand->outdated = true;
 	pool->manager->demands->some_outdated = true;
+	manager_dirty(pool->manager);
+}
+
+/* Not while the claim waits for its answer. */
+static void settle(struct pool *pool)
+{
+	struct demand *demand = pool->demand;
+
+	if (demand == NULL || demand->event_count == 0) {
+		return;
+	}
+	price_choose(demand, pool);
+	for (size_t i = 0; i < demand->event_count; i++) {
+		forecast_claim(demand->forecast, demand->events[i].real_ms, demand->events[i].hit);
+	}
+	demand->event_count = 0;
+	demand->changed = true;
+}
+
+static void settle_all(struct manager *manager)
+{
+	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
+		settle(pool);
+	}
 }
 
 void demand_made(struct pool *pool, int64_t took_us)
@@ -144,6 +168,7 @@ void demands_look(struct manager *manager)
 	if (!all && !demands->some_outdated) {
 		return;
 	}
+	settle_all(manager);
 	for (struct pool *pool = manager->pools; pool != NULL; pool = pool->next) {
 		if (pool->conf == NULL ||
 			(!all && (pool->demand == NULL || !pool->demand->outdated))) {
@@ -206,6 +231,7 @@ void demands_open(struct manager *manager)
 void demands_close(struct manager *manager)
 {
 	if (manager->demands != NULL) {
+		settle_all(manager);
 		demands_save(manager);
 		free(manager->demands);
 		manager->demands = NULL;

@@ -5,6 +5,12 @@
 #include "pool/demand/demand.h"
 #include "pool/forecast/forecast.h"
 
+/* A claim that the forecast has not heard of yet. */
+struct demand_event {
+	int64_t real_ms;
+	bool hit;
+};
+
 /* Of one environment. */
 struct demand {
 	struct forecast *forecast;
@@ -22,6 +28,8 @@ struct demand {
 	bool squeezed; /* see demand_is_squeezed; its ready ones count with idle_bytes */
 	bool changed; /* since it was saved */
 	bool outdated; /* a claim came since the target was worked out */
+	struct demand_event *events; /* claims of this turn of the loop */
+	size_t event_count, event_room;
 	int64_t wasted_ms;
 };
 

@@ -185,6 +185,8 @@ def test_metrics_are_what_a_parser_reads(foreseeing):
                if sample.name.endswith("_bucket")]
     assert buckets == sorted(buckets) and buckets[-1] == 4
     assert value("hob_claim_seconds_sum", environment="app") > 0
+    assert value("hob_loop_turn_seconds_count") > 0
+    assert value("hob_loop_turn_seconds_bucket", le="+Inf") == value("hob_loop_turn_seconds_count")
     machine.client.post("/v1/warm", {"environment": "app", "key": "k"})
     machine.client.delete(machine.client.create("app", key="k")["id"])
     machine.client.post("/v1/environments/app/build")

@@ -76,5 +76,5 @@ void claims_release(struct claims *claims, struct http_client *client)
 		}
 	}
 	free(claims->ids);
-	*claims = (struct claims){.source = claims->source};
+	*claims = (struct claims){.source = claims->source, .from_pool = claims->from_pool};
 }
