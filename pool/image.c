@@ -103,7 +103,8 @@ static struct pool_image *find_loaded(
 	const struct manager *manager, int64_t id, int64_t snapshot_id)
 {
 	for (struct pool_image *image = manager->images; image != NULL; image = image->next) {
-		if (image->snapshot_id == snapshot_id && (snapshot_id != 0 || image->id == id)) {
+		if (image->snapshot_id == snapshot_id && (snapshot_id != 0 || image->id == id) &&
+			!image->superseded) {
 			return image;
 		}
 	}
@@ -226,6 +227,7 @@ static int read_leased(
 
 		memcpy(alike.environment, about.environment, sizeof(alike.environment));
 		memcpy(alike.commit, about.commit, sizeof(alike.commit));
+		image->generation = about.generation;
 		status = fill(image, &alike, err);
 	}
 	snapshot_done(&about);
@@ -277,6 +279,35 @@ bool pool_image_is_torn(const struct pool_image *image)
 	return image->source_count > 0 && image->sources[0].torn;
 }
 
+/* Both lists of a flattened snapshot are under one lease, of the older one. */
+static bool is_shared(const struct pool_image *image)
+{
+	const struct pool_image *other = image->manager->images;
+
+	while (other != NULL &&
+		(image->snapshot_id == 0 || other->snapshot_id != image->snapshot_id)) {
+		other = other->next;
+	}
+	return other != NULL;
+}
+
+void pool_snapshots_look(struct manager *manager)
+{
+	for (struct pool_image *image = manager->images; image != NULL; image = image->next) {
+		CLEANUP(free_p) char *name = xasprintf("snap-%" PRId64, image->snapshot_id);
+		struct snapshot now = {0};
+		struct error ignored = ERROR_INIT;
+
+		/* Shorter ones are flattened by hand only. */
+		if (image->snapshot_id != 0 && !image->superseded &&
+			image->layer_count > SNAPSHOT_LAYERS_GOOD &&
+			snapshot_find(manager->store, name, &now, &ignored) == 0) {
+			image->superseded = now.generation != image->generation;
+			snapshot_done(&now);
+		}
+	}
+}
+
 void pool_image_put(struct pool_image *image)
 {
 	struct error err = ERROR_INIT;
@@ -289,6 +320,10 @@ void pool_image_put(struct pool_image *image)
 			*at = image->next;
 			break;
 		}
+	}
+	if (is_shared(image)) {
+		pool_image_free(image);
+		return;
 	}
 	/* An image that is gone already has no lease either. */
 	if (!image->manager->closing && unlease(image, &err) < 0 && err.kind != ERROR_NOT_FOUND) {

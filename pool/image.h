@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "snapshots/store.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,6 +31,8 @@ struct pool_image {
 	int64_t created_ms;
 	struct layer *layers;
 	size_t layer_count;
+	int64_t generation; /* of a snapshot's list of layers */
+	bool superseded; /* flattened since: whoever comes next gets another one, of the new list */
 	/* Of the manifest. */
 	char **env;
 	char *user;
@@ -52,6 +55,8 @@ struct pool_image *pool_image_ref(struct pool_image *image);
 void pool_image_put(struct pool_image *image); /* NULL is fine */
 /* A snapshot that was taken while a workspace was on its way from one commit to another. */
 bool pool_image_is_torn(const struct pool_image *image);
+/* Finds the snapshots whose lists of layers have become shorter since they were read. */
+void pool_snapshots_look(struct manager *manager);
 /* At start: exactly the images and snapshots in use stay leased. */
 MUSTCHECK int pool_images_lease(struct manager *manager, struct error *err);
 

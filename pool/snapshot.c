@@ -165,7 +165,7 @@ static void job_finish(struct snapshot_job *job)
 		job->manager->snapshots_taken++;
 		log_info("snapshot.taken", "sandbox", job->id, "snapshot", name, "pause_us",
 			result.pause_us, "copy_us", result.copy_us, "us", result.took_us);
-		upkeep_want(job->manager);
+		upkeep_taken(job->manager, job->about);
 		if (fn != NULL) {
 			fn(job->context, &result, NULL);
 		}

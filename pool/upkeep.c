@@ -7,8 +7,10 @@
 #include "base/loop.h"
 #include "base/memory.h"
 #include "pool/builds.h"
+#include "pool/image.h"
 #include "pool/manager.h"
 #include "pool/sandbox/sandbox.h"
+#include "snapshots/snapshot.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -35,6 +37,11 @@ struct upkeep {
 	int64_t started_ms; /* monotonic */
 	struct free_space space;
 	bool space_unknown;
+	/* A flattening of one snapshot, beside the rest. */
+	char *deep; /* the next; NULL: none */
+	bool flattening;
+	int flat_pidfd;
+	struct loop_source *flat_source;
 };
 
 static void plan_next(struct upkeep *upkeep)
@@ -103,6 +110,7 @@ static void ended(struct upkeep *upkeep)
 	upkeep->source = NULL;
 	fd_done(&upkeep->pidfd);
 	upkeep->running = false;
+	pool_snapshots_look(upkeep->manager);
 	look_at_space(upkeep);
 	plan_next(upkeep);
 }
@@ -149,6 +157,74 @@ static void on_time(void *context)
 	launcher_upkeep(upkeep->manager->launcher, on_upkeep_started, upkeep);
 }
 
+/* ---- a deep snapshot ---- */
+
+static void flatten_next(struct upkeep *upkeep);
+
+static void flatten_ended(struct upkeep *upkeep)
+{
+	loop_source_free(upkeep->flat_source);
+	upkeep->flat_source = NULL;
+	fd_done(&upkeep->flat_pidfd);
+	upkeep->flattening = false;
+	pool_snapshots_look(upkeep->manager);
+	flatten_next(upkeep);
+}
+
+static void on_flatten_exit(void *context, uint32_t events)
+{
+	(void)events;
+	flatten_ended(context);
+}
+
+static void on_flatten_started(void *context, pid_t pid, int pidfd, const struct error *err)
+{
+	struct upkeep *upkeep = context;
+	struct error failure = ERROR_INIT;
+
+	(void)pid;
+	if (err != NULL) {
+		log_failure("upkeep.flatten_not_started", err);
+		flatten_ended(upkeep);
+		return;
+	}
+	upkeep->flat_pidfd = pidfd;
+	if (loop_add_fd(upkeep->manager->loop, pidfd, EPOLLIN, on_flatten_exit, upkeep,
+		    &upkeep->flat_source, &failure) < 0) {
+		log_failure("upkeep.unwatched", &failure);
+		flatten_ended(upkeep);
+	}
+}
+
+/* What fails is upkeep's, which tries again later and says so. */
+static void flatten_next(struct upkeep *upkeep)
+{
+	CLEANUP(free_p) char *name = NULL;
+
+	if (upkeep->flattening || upkeep->deep == NULL || upkeep->manager->stopping ||
+		upkeep->space.low) {
+		return;
+	}
+	name = steal_ptr(upkeep->deep);
+	upkeep->flattening = true;
+	log_info("upkeep.flattens", "snapshot", name);
+	launcher_flatten(upkeep->manager->launcher, name, on_flatten_started, upkeep);
+}
+
+void upkeep_taken(struct manager *manager, const json_t *about)
+{
+	struct upkeep *upkeep = manager->upkeep;
+	const char *id = json_string_value(json_object_get(about, "id"));
+
+	upkeep_want(manager);
+	if (upkeep != NULL && id != NULL &&
+		json_integer_value(json_object_get(about, "layer_count")) > SNAPSHOT_LAYERS_GOOD) {
+		free(upkeep->deep);
+		upkeep->deep = xstrdup(id);
+		flatten_next(upkeep);
+	}
+}
+
 void upkeep_want(struct manager *manager)
 {
 	struct upkeep *upkeep = manager->upkeep;
@@ -177,6 +253,7 @@ void upkeep_open(struct manager *manager)
 
 	upkeep->manager = manager;
 	upkeep->pidfd = -1;
+	upkeep->flat_pidfd = -1;
 	upkeep->timer = loop_timer_new(manager->loop, on_time, upkeep);
 	upkeep->space_timer = loop_timer_new(manager->loop, on_space, upkeep);
 	manager->upkeep = upkeep;
@@ -185,11 +262,11 @@ void upkeep_open(struct manager *manager)
 }
 
 /* The store is whole whenever the process ends, but who stops hobd wants it left alone then. */
-static void stop_process(const struct upkeep *upkeep)
+static void stop_process(int pidfd)
 {
-	struct pollfd ended_fd = {.fd = upkeep->pidfd, .events = POLLIN};
+	struct pollfd ended_fd = {.fd = pidfd, .events = POLLIN};
 
-	if (upkeep->pidfd >= 0 && pidfd_send_signal(upkeep->pidfd, SIGTERM, NULL, 0) == 0) {
+	if (pidfd >= 0 && pidfd_send_signal(pidfd, SIGTERM, NULL, 0) == 0) {
 		(void)poll(&ended_fd, 1, UPKEEP_STOP_MS);
 	}
 }
@@ -202,8 +279,12 @@ void upkeep_close(struct manager *manager)
 		return;
 	}
 	manager->upkeep = NULL;
-	stop_process(upkeep);
+	stop_process(upkeep->pidfd);
+	stop_process(upkeep->flat_pidfd);
 	loop_source_free(upkeep->source);
+	loop_source_free(upkeep->flat_source);
+	fd_done(&upkeep->flat_pidfd);
+	free(upkeep->deep);
 	loop_timer_free(upkeep->timer);
 	loop_timer_free(upkeep->space_timer);
 	fd_done(&upkeep->pidfd);

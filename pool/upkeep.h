@@ -7,6 +7,7 @@
 #ifndef HOB_POOL_UPKEEP_H
 #define HOB_POOL_UPKEEP_H
 
+#include "base/json.h"
 #include "configs/free_space.h"
 
 struct manager;
@@ -16,6 +17,9 @@ void upkeep_open(struct manager *manager);
 void upkeep_close(struct manager *manager);
 /* Something may be possible that was not before. */
 void upkeep_want(struct manager *manager);
+/* A snapshot was taken, as the store shows it: a deep one is flattened at once, so that a quick
+ * history does not become deeper than that takes. */
+void upkeep_taken(struct manager *manager, const json_t *about);
 /* Less is free than hob.yaml wants: builds wait, pools shrink. */
 bool space_is_low(const struct manager *manager);
 const struct free_space *space_of(const struct manager *manager);

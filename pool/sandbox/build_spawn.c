@@ -112,12 +112,15 @@ int build_spawn(const struct server *server, const char *environment, enum build
 	return program_spawn(server, arguments, NULL, ret_pid, ret_pidfd, err);
 }
 
-int upkeep_spawn(const struct server *server, pid_t *ret_pid, int *ret_pidfd, struct error *err)
+int upkeep_spawn(const struct server *server, const char *snapshot, pid_t *ret_pid, int *ret_pidfd,
+	struct error *err)
 {
-	static char verb[] = "upkeep", json[] = "--json";
-	char *arguments[ARGUMENTS_MAX] = {server->snapshots_program, verb, json};
+	static char all[] = "upkeep", one[] = "flatten", json[] = "--json";
+	bool is_one = snapshot[0] != '\0';
+	char *arguments[ARGUMENTS_MAX] = {server->snapshots_program, is_one ? one : all, json,
+		is_one ? (char *)(uintptr_t)snapshot : NULL};
 
-	add_config(server, arguments, 3);
+	add_config(server, arguments, is_one ? 4 : 3);
 	return program_spawn(server, arguments, NULL, ret_pid, ret_pidfd, err);
 }
 

@@ -170,6 +170,9 @@ void launcher_build(struct launcher *launcher, const char *environment, enum bui
 	build_started_fn *fn, void *context);
 /* Starts `hob-snapshots upkeep` in the same way. */
 void launcher_upkeep(struct launcher *launcher, build_started_fn *fn, void *context);
+/* `hob-snapshots flatten SNAPSHOT`. */
+void launcher_flatten(
+	struct launcher *launcher, const char *snapshot, build_started_fn *fn, void *context);
 /*
  * Starts `hob-snapshots --json --events VERB` for work that takes long or reads what only root may.
  * Its input and output are one end of a socket, its events and errors come out of a pipe; both are

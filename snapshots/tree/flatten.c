@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+/* Beyond, some keep their long lists until they are flattened themselves. */
+#define DESCENDANTS_MAX 256
+
 /* How many of the lowest layers are its image's: those stay, since others stand on them. */
 static int count_below(
 	struct store *store, const struct snapshot *snapshot, size_t *ret_count, struct error *err)
@@ -127,6 +130,107 @@ static int mark_linked(struct store *store, const struct snapshot *snapshot, siz
 	return status;
 }
 
+/* ---- what was taken above it ---- */
+
+/* The nearest descendants; each step down is one snapshot of a sandbox that stood on the last. */
+static int list_descendants(
+	struct store *store, int64_t id, int64_t **ret_ids, size_t *ret_count, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	size_t room = 0;
+	int row;
+
+	query_init(&query, store->db,
+		"WITH RECURSIVE below(id, depth) AS (SELECT id, 1 FROM snapshots WHERE parent_id = "
+		"?1"
+		" UNION ALL SELECT s.id, depth + 1 FROM snapshots AS s JOIN below AS b"
+		" ON s.parent_id = b.id WHERE depth < ?2)"
+		" SELECT id FROM below ORDER BY depth LIMIT ?3");
+	query_bind_int(&query, id);
+	query_bind_int(&query, SNAPSHOT_LAYERS_MAX);
+	query_bind_int(&query, DESCENDANTS_MAX);
+	while ((row = query_row(&query, err)) > 0) {
+		*array_add(ret_ids, ret_count, &room) = query_int(&query, 0);
+	}
+	return row;
+}
+
+/* The list of `id` over what is flat now, into `list`; 0 layers: it does not stand on it. */
+static int rest_of(struct store *store, int64_t id, const struct snapshot *before,
+	const struct snapshot *flat, struct snapshot *above, struct error *err)
+{
+	CLEANUP(query_done) struct query query = {0};
+	size_t position = 0;
+	bool same = true;
+	int row;
+
+	query_init(&query, store->db,
+		"SELECT s.generation, s.own_count, l.layer_id FROM snapshots AS s"
+		" JOIN snapshot_layers AS l ON l.snapshot_id = s.id AND l.generation = s.generation"
+		" WHERE s.id = ? ORDER BY l.position");
+	query_bind_int(&query, id);
+	above->id = id;
+	above->layer_count = 0;
+	for (size_t i = 0; i < flat->layer_count; i++) {
+		above->layers[above->layer_count++].id = flat->layers[i].id;
+	}
+	while ((row = query_row(&query, err)) > 0 && position < SNAPSHOT_LAYERS_MAX) {
+		above->generation = query_int(&query, 0) + 1;
+		above->own_count = (size_t)query_int(&query, 1);
+		if (position >= before->layer_count) {
+			above->layers[above->layer_count++].id = query_int(&query, 2);
+		} else {
+			same = same && before->layers[position].id == query_int(&query, 2);
+		}
+		position++;
+	}
+	if (!same || position < before->layer_count ||
+		above->own_count > position - before->layer_count) {
+		above->layer_count = 0;
+	}
+	return row < 0 ? row : 0;
+}
+
+/* A list that begins with the old one shows the same when it begins with the new one. */
+static int publish_above(struct store *store, const struct snapshot *before,
+	const struct snapshot *flat, struct error *err)
+{
+	CLEANUP(free_p) int64_t *ids = NULL;
+	size_t count = 0;
+	int status = list_descendants(store, before->id, &ids, &count, err);
+
+	for (size_t i = 0; status == 0 && i < count; i++) {
+		struct layer list[2 * SNAPSHOT_LAYERS_MAX] = {0};
+		struct snapshot above = {.layers = list};
+
+		status = rest_of(store, ids[i], before, flat, &above, err);
+		for (size_t j = 0; status == 0 && j < above.layer_count; j++) {
+			status = layer_claim(store, &list[j], err);
+			above.bytes += list[j].bytes;
+			above.stored += list[j].stored;
+		}
+		if (status == 0 && above.layer_count > 0) {
+			status = snapshot_insert_layers(store, &above, err);
+			status = status < 0 ? status : update_row(store, &above, err);
+		}
+	}
+	return status;
+}
+
+static void drop_above(struct store *store, int64_t id)
+{
+	CLEANUP(free_p) int64_t *ids = NULL;
+	struct error late = ERROR_INIT;
+	size_t count = 0;
+	uint64_t freed;
+
+	if (list_descendants(store, id, &ids, &count, &late) == 0) {
+		for (size_t i = 0; i < count; i++) {
+			(void)!snapshot_drop_old_lists(store, ids[i], &freed, &late);
+		}
+	}
+}
+
 static int publish_rows(struct store *store, const struct snapshot *snapshot, size_t below,
 	struct snapshot *flat, bool linked, struct error *err)
 {
@@ -146,6 +250,9 @@ static int publish_rows(struct store *store, const struct snapshot *snapshot, si
 	}
 	if (status == 0) {
 		status = update_row(store, flat, err);
+	}
+	if (status == 0) {
+		status = publish_above(store, snapshot, flat, err);
 	}
 	if (status == 0) {
 		status = linked ? mark_linked(store, snapshot, below, flat->layers[below].id, err)
@@ -203,7 +310,8 @@ static int flatten_found(struct store *store, const struct snapshot *snapshot,
 		return status;
 	}
 	result->after = below + 1;
-	/* The new list counts already. What cannot go now is for gc. */
+	/* The new lists count already. What cannot go now is for gc. */
+	drop_above(store, snapshot->id);
 	(void)!snapshot_drop_old_lists(store, snapshot->id, &freed, &late);
 	result->freed = freed > result->linked_bytes ? freed - result->linked_bytes : 0;
 	return 0;

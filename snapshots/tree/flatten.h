@@ -5,8 +5,10 @@
  * name, since one in a folder that is not merged would show.
  *
  * The new list is published as the snapshot's next generation in one transaction. The old list goes
- * at once when nobody has a lease from before, else gc takes it when the last one is given back;
- * children keep their own lists. Killed at any point: the old list, or the new one.
+ * at once when nobody has a lease from before, else gc takes it when the last one is given back.
+ * Snapshots that were taken above it, and whose lists begin with the old one, get lists that begin
+ * with the new one in the same transaction: else a history that grows faster than it is flattened
+ * would never become short. Killed at any point: the old list, or the new one.
  *
  * Rights: STORE_RIGHTS_MAKE_TREES, to link files of others and to give new ones their owners.
  */

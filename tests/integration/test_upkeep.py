@@ -49,7 +49,7 @@ def test_generations(machine):
     client.delete(sandbox)
     wait_for("all snapshots to be flat",
              lambda: max(depth(machine, name) for name in names[::6] + names[-1:]) <= GOOD)
-    assert "upkeep.flattened" in machine.log()
+    assert "upkeep.flattens" in machine.log()
     done = machine.hob("snapshots", "verify")
     assert done.returncode == 0, done.stdout + done.stderr
 

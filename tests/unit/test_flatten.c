@@ -122,7 +122,7 @@ static void strip(struct buffer *text, bool ghosts)
 }
 
 static void assert_shows_the_same(struct store *store, const struct layer *before, size_t count,
-	const struct layer *after, size_t after_count)
+	const struct layer *after, size_t after_count, bool ghosts)
 {
 	CLEANUP(buffer_done) struct buffer was = {0};
 	CLEANUP(buffer_done) struct buffer is = {0};
@@ -130,14 +130,16 @@ static void assert_shows_the_same(struct store *store, const struct layer *befor
 	describe_mounted(store, before, count, &was);
 	describe_mounted(store, after, after_count, &is);
 	strip(&was, true);
-	strip(&is, false);
+	strip(&is, ghosts);
 	assert_string_equal(buffer_text(&is), buffer_text(&was));
 }
 
-static int64_t commit(struct store *store, struct layer *layers, size_t count, int64_t image)
+static int64_t commit_over(
+	struct store *store, struct layer *layers, size_t count, int64_t image, int64_t parent)
 {
 	struct snapshot snapshot = {.environment = "webapp",
 		.image_id = image,
+		.parent_id = parent,
 		.layers = layers,
 		.layer_count = count,
 		.own_count = 1};
@@ -146,6 +148,11 @@ static int64_t commit(struct store *store, struct layer *layers, size_t count, i
 	assert_ok(snapshot_commit(store, &snapshot, &err), &err);
 	free(snapshot.manifest);
 	return snapshot.id;
+}
+
+static int64_t commit(struct store *store, struct layer *layers, size_t count, int64_t image)
+{
+	return commit_over(store, layers, count, image, 0);
 }
 
 static struct layer random_layer(struct store *store, int64_t id_base, bool lowest)
@@ -183,7 +190,7 @@ static void test_random_trees_show_the_same(void **state)
 		name = xasprintf("%lld", (long long)id);
 		assert_ok(snapshot_find(*state, name, &flat, &err), &err);
 		assert_int_equal(flat.layer_count, 2);
-		assert_shows_the_same(*state, layers, count, flat.layers, 2);
+		assert_shows_the_same(*state, layers, count, flat.layers, 2, false);
 	}
 }
 
@@ -241,6 +248,60 @@ static void test_without_leases_the_old_goes_at_once(void **state)
 	assert_int_equal(store_kit_count(*state, "layers"), 1);
 }
 
+static void find(struct store *store, int64_t id, struct snapshot *ret_snapshot)
+{
+	CLEANUP(free_p) char *name = xasprintf("%lld", (long long)id);
+	struct error err = ERROR_INIT;
+
+	assert_ok(snapshot_find(store, name, ret_snapshot, &err), &err);
+}
+
+/* Lists that begin with the flattened one become as much shorter; others stay as they are. */
+static void test_what_stands_on_it_becomes_short_too(void **state)
+{
+	CLEANUP(free_p) char *empty = xasprintf("%s/../empty", store_path(*state));
+	struct flatten_result result;
+	struct error err = ERROR_INIT;
+	int64_t image, ids[4], other, late;
+
+	assert_int_equal(mkdir(empty, 0755), 0);
+	for (unsigned round = 0; round < 5; round++) {
+		struct layer layers[8], list[8];
+
+		seed = 4711 + round;
+		for (size_t i = 0; i < ARRAY_SIZE(layers); i++) {
+			layers[i] = random_layer(*state, 100000, i == 0);
+		}
+		image = store_kit_commit(*state, "webapp", &layers[0].id, 1);
+		for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
+			ids[i] = commit_over(*state, layers, 4 + i, image, i > 0 ? ids[i - 1] : 0);
+		}
+		other = commit(*state, layers, 7, image); /* as long, and no descendant */
+		assert_ok(snapshot_lease(*state, ids[3], "test", &err), &err);
+		assert_ok(snapshot_flatten(*state, ids[0], &result, &err), &err);
+		assert_int_equal(result.after, 2);
+		for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
+			CLEANUP(snapshot_done) struct snapshot now = {0};
+
+			find(*state, ids[i], &now);
+			assert_int_equal(now.layer_count, 2 + i);
+			assert_int_equal(now.own_count, 1);
+			assert_shows_the_same(
+				*state, layers, 4 + i, now.layers, now.layer_count, i > 0);
+		}
+		/* Of a sandbox that stands on the leased one's old list. */
+		memcpy(list, layers, sizeof(list)); /* becomes the shorter one */
+		late = commit_over(*state, list, 8, image, ids[3]);
+		CLEANUP(snapshot_done) struct snapshot last = {0};
+		find(*state, late, &last);
+		assert_int_equal(last.layer_count, 6);
+		assert_shows_the_same(*state, layers, 8, last.layers, 6, true);
+		CLEANUP(snapshot_done) struct snapshot apart = {0};
+		find(*state, other, &apart);
+		assert_int_equal(apart.layer_count, 7);
+	}
+}
+
 #define IN_STORE(test) cmocka_unit_test_setup_teardown(test, setup_store, teardown_store)
 
 int main(void)
@@ -249,6 +310,7 @@ int main(void)
 		IN_STORE(test_random_trees_show_the_same),
 		IN_STORE(test_old_lists_stay_while_leased),
 		IN_STORE(test_without_leases_the_old_goes_at_once),
+		IN_STORE(test_what_stands_on_it_becomes_short_too),
 	};
 
 	if (geteuid() != 0) {

@@ -549,6 +549,16 @@ void launcher_store(struct launcher *launcher, const struct store_order *order,
 	call_start(launcher, call);
 }
 
+void launcher_flatten(
+	struct launcher *launcher, const char *snapshot, build_started_fn *fn, void *context)
+{
+	struct launcher_call *call = call_new(launcher, LAUNCHER_UPKEEP, context);
+
+	call->fn.built = fn;
+	name_put(call->request.name, sizeof(call->request.name), snapshot);
+	call_start(launcher, call);
+}
+
 void launcher_upkeep(struct launcher *launcher, build_started_fn *fn, void *context)
 {
 	struct launcher_call *call = call_new(launcher, LAUNCHER_UPKEEP, context);

@@ -346,7 +346,7 @@ static void build(struct server *server, const struct launcher_request *request,
 	struct error err = ERROR_INIT;
 	pid_t pid = -1;
 	int status = request->op == LAUNCHER_UPKEEP
-			     ? upkeep_spawn(server, &pid, &pidfd, &err)
+			     ? upkeep_spawn(server, request->name, &pid, &pidfd, &err)
 			     : build_spawn(server, request->name, (enum build_mode)request->build,
 				       &pid, &pidfd, &err);
 

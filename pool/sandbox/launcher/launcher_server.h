@@ -67,8 +67,9 @@ void sandbox_end(struct server *server, const char *id);
 MUSTCHECK int build_spawn(const struct server *server, const char *environment,
 	enum build_mode mode, pid_t *ret_pid, int *ret_pidfd, struct error *err);
 /* The same of hob-snapshots upkeep. */
-MUSTCHECK int upkeep_spawn(
-	const struct server *server, pid_t *ret_pid, int *ret_pidfd, struct error *err);
+/* snapshot: the one to flatten; empty: all upkeep. */
+MUSTCHECK int upkeep_spawn(const struct server *server, const char *snapshot, pid_t *ret_pid,
+	int *ret_pidfd, struct error *err);
 
 /* The same of its other verbs; fds: pidfd, socket, pipe, the caller's to close. */
 MUSTCHECK int store_spawn(const struct server *server, const struct launcher_request *request,

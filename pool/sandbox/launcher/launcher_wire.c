@@ -183,7 +183,10 @@ int launcher_request_check(
 		}
 		return 0;
 	case LAUNCHER_UPKEEP:
-		return 0;
+		return request->name[0] == '\0' || name_is_valid(request->name)
+			       ? 0
+			       : error_set(err, ERROR_INVALID, "\"%s\" is not a snapshot's name",
+					 request->name);
 	case LAUNCHER_STORE:
 		return tool_check(request, err);
 	case LAUNCHER_OPS:

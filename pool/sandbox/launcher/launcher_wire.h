@@ -24,7 +24,7 @@ enum launcher_op {
 	LAUNCHER_SNAPSHOT, /* name, staging, previous, max_pause_us; reply: copied */
 	LAUNCHER_KEEP, /* name, staging */
 	LAUNCHER_PAGE_OUT,
-	LAUNCHER_UPKEEP, /* reply: pid, pidfd */
+	LAUNCHER_UPKEEP, /* name: a snapshot to flatten, or all upkeep; reply: pid, pidfd */
 	LAUNCHER_MEASURE, /* name; reply: copied, of which files and bytes */
 	LAUNCHER_STORE, /* kind, name, hostname (a second name), host_usr (an option); reply: pid,
 			   pidfd, socket, pipe */
