@@ -83,6 +83,9 @@ int cli_store_grow(struct snapshots_cli *cli, struct error *err);
 int cli_store_mount(struct snapshots_cli *cli, struct error *err);
 int cli_store_unmount(struct snapshots_cli *cli, struct error *err);
 struct tree_view;
+/* Of "snap-3", "img-2", a tag, an environment's name (its head); a bare number is a snapshot's. */
+MUSTCHECK int cli_view_open(struct snapshots_cli *cli, const char *name,
+	struct tree_view **ret_view, struct error *err);
 /* Prints what `after` has changed over `before`; with --json, adds that to `json` instead. */
 int cli_diff_views(struct snapshots_cli *cli, struct tree_view *before, struct tree_view *after,
 	json_t *json, struct error *err);

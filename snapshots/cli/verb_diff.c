@@ -1,5 +1,5 @@
-/* `hob-snapshots diff A B` and `cp SNAPSHOT:PATH DST`: what is in the trees, read as the store's
- * owner with the right to read them and no other. */
+/* `hob-snapshots diff A B`: what is in the trees, read as the store's owner with the right to read
+ * them and no other. */
 #include "snapshots/cli/cli.h"
 #include "snapshots/snapshot.h"
 #include "snapshots/tree/tree_walk.h"
@@ -9,12 +9,11 @@
 
 #include <fcntl.h>
 #include <git2.h>
-#include <sys/sendfile.h>
 
 #define PATCH_BYTES_MAX (16 * 1024 * 1024)
 
 /* "snap-3", "img-2", a tag, an environment's name (its head); a bare number is a snapshot's. */
-static int open_view(
+int cli_view_open(
 	struct snapshots_cli *cli, const char *name, struct tree_view **ret_view, struct error *err)
 {
 	CLEANUP(snapshot_done) struct snapshot snapshot = {0};
@@ -216,8 +215,22 @@ static int read_file(struct tree_view *view, const char *path, struct buffer *te
 	return status;
 }
 
-static int print_patch_text(const struct buffer *a, bool in_a, const struct buffer *b, bool in_b,
-	const char *path, struct error *err)
+static void print_patch_json(const char *path, const char *text, size_t length)
+{
+	CLEANUP(json_decref_p) json_t *json = json_pack("{s:o}", "path", json_str_or_null(path));
+	json_t *patch = json_stringn(text, length);
+	CLEANUP(free_p) char *base64 = patch == NULL ? base64_encode(text, length) : NULL;
+
+	if (patch == NULL) { /* of a file that is not UTF-8 */
+		json_object_set_new(json, "patch_base64", json_string(base64));
+	} else {
+		json_object_set_new(json, "patch", patch);
+	}
+	json_print(json);
+}
+
+static int print_patch_text(const struct snapshots_cli *cli, const struct buffer *a, bool in_a,
+	const struct buffer *b, bool in_b, const char *path, struct error *err)
 {
 	git_patch *patch = NULL;
 	git_buf text = {0};
@@ -229,7 +242,9 @@ static int print_patch_text(const struct buffer *a, bool in_a, const struct buff
 	if (code == 0) {
 		code = git_patch_to_buf(&text, patch);
 	}
-	if (code == 0) {
+	if (code == 0 && cli->json) {
+		print_patch_json(path, text.ptr, text.size);
+	} else if (code == 0) {
 		fwrite(text.ptr, 1, text.size, stdout);
 	}
 	git_buf_dispose(&text);
@@ -238,8 +253,8 @@ static int print_patch_text(const struct buffer *a, bool in_a, const struct buff
 	return code < 0 ? error_set(err, ERROR_FAILED, "%s cannot be compared", path) : 0;
 }
 
-static int print_patch(
-	const char *path, struct tree_view *before, struct tree_view *after, struct error *err)
+static int print_patch(const struct snapshots_cli *cli, const char *path, struct tree_view *before,
+	struct tree_view *after, struct error *err)
 {
 	CLEANUP(buffer_done) struct buffer a = {0};
 	CLEANUP(buffer_done) struct buffer b = {0};
@@ -258,7 +273,7 @@ static int print_patch(
 	while (*path == '/') {
 		path++;
 	}
-	return print_patch_text(&a, in_a, &b, in_b, path, err);
+	return print_patch_text(cli, &a, in_a, &b, in_b, path, err);
 }
 
 int cli_diff(struct snapshots_cli *cli, struct error *err)
@@ -271,13 +286,13 @@ int cli_diff(struct snapshots_cli *cli, struct error *err)
 	cli->rights = STORE_RIGHTS_READ_TREES;
 	status = cli_open(cli, STORE_READ, err);
 	if (status == 0) {
-		status = open_view(cli, cli->operands[0], &before, err);
+		status = cli_view_open(cli, cli->operands[0], &before, err);
 	}
 	if (status == 0) {
-		status = open_view(cli, cli->operands[1], &after, err);
+		status = cli_view_open(cli, cli->operands[1], &after, err);
 	}
 	if (status == 0 && cli->patch != NULL) {
-		return print_patch(cli->patch, before, after, err);
+		return print_patch(cli, cli->patch, before, after, err);
 	}
 	if (status == 0) {
 		status = cli_diff_views(cli, before, after, json, err);
@@ -285,85 +300,5 @@ int cli_diff(struct snapshots_cli *cli, struct error *err)
 	if (status == 0 && cli->json) {
 		json_print(json);
 	}
-	return status;
-}
-
-/* ---- cp ---- */
-
-static int copy_bytes(int from, int to, struct error *err)
-{
-	for (;;) {
-		ssize_t done = sendfile(to, from, NULL, 1 << 30);
-
-		if (done < 0 && errno == EINTR) {
-			continue;
-		}
-		if (done <= 0) {
-			return done < 0 ? error_sys(err, errno, "copy") : 0;
-		}
-	}
-}
-
-/* To standard output for "-", else a new file, into a folder by its own name. */
-static int copy_file(const struct tree_entry *entry, const char *to, struct error *err)
-{
-	CLEANUP(close_p)
-	int from = io_open(entry->dir_fd, entry->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0, err);
-	CLEANUP(close_p) int target = -1;
-	CLEANUP(free_p) char *path = NULL;
-	struct stat status;
-
-	if (from < 0) {
-		return from;
-	}
-	if (streq(to, "-")) {
-		return copy_bytes(from, STDOUT_FILENO, err);
-	}
-	path = stat(to, &status) == 0 && S_ISDIR(status.st_mode)
-		       ? xasprintf("%s/%s", to, entry->name)
-		       : xstrdup(to);
-	target = io_open(
-		AT_FDCWD, path, O_WRONLY | O_CREAT | O_EXCL, entry->stat.st_mode & 0777, err);
-	if (target < 0) {
-		return error_hint(err,
-			"cp writes new files as the store's owner; \"-\" is standard "
-			"output, for: … cp %s - > FILE",
-			to);
-	}
-	if (copy_bytes(from, target, err) < 0) {
-		unlink(path);
-		return error_wrap(err, "%s", path);
-	}
-	return 0;
-}
-
-int cli_cp(struct snapshots_cli *cli, struct error *err)
-{
-	CLEANUP(tree_view_close_p) struct tree_view *view = NULL;
-	CLEANUP(tree_dir_done) struct tree_dir dir = {0};
-	CLEANUP(free_p) char *name = xstrdup(cli->operands[0]);
-	char *path = strchr(name, ':');
-	struct tree_entry entry = {0};
-	int status;
-
-	if (path == NULL) {
-		return error_set(err, ERROR_USAGE, "\"%s\" is not SNAPSHOT:PATH", name);
-	}
-	*path++ = '\0';
-	cli->rights = STORE_RIGHTS_READ_TREES;
-	status = cli_open(cli, STORE_READ, err);
-	if (status == 0) {
-		status = open_view(cli, name, &view, err);
-	}
-	if (status == 0) {
-		status = tree_find(view, path, &dir, &entry, err);
-	}
-	if (status == 0 && !S_ISREG(entry.stat.st_mode)) {
-		status = error_set(err, ERROR_INVALID, "%s is no regular file", path);
-	}
-	if (status == 0) {
-		status = copy_file(&entry, cli->operands[1], err);
-	}
-	free(entry.name);
 	return status;
 }

@@ -170,16 +170,18 @@ int cli_info(struct snapshots_cli *cli, struct error *err)
 }
 
 /* What a change did, on one line. */
-static void say(const struct snapshots_cli *cli, int64_t id, const char *key, const char *what)
+static void say(const struct snapshots_cli *cli, int64_t id, const char *key, const char *what,
+	json_t *value)
 {
 	CLEANUP(json_decref_p) json_t *json = NULL;
 	char text[CLI_ID_SIZE];
 
 	cli_snapshot_id(text, id);
 	if (cli->json) {
-		json = json_pack("{s:s, s:s}", "id", text, key, what);
+		json = json_pack("{s:s, s:o}", "id", text, key, value);
 		json_print(json);
 	} else {
+		json_decref(value);
 		printf("%s: %s %s\n", text, key, what);
 	}
 }
@@ -196,7 +198,8 @@ static int pin_all(struct snapshots_cli *cli, bool pinned, struct error *err)
 			status = snapshot_pin(cli->store, snapshot.id, pinned, err);
 		}
 		if (status == 0) {
-			say(cli, snapshot.id, "pinned", pinned ? "yes" : "no");
+			say(cli, snapshot.id, "pinned", pinned ? "yes" : "no",
+				json_boolean(pinned));
 		}
 	}
 	return status;
@@ -223,7 +226,8 @@ int cli_tag(struct snapshots_cli *cli, struct error *err)
 	for (size_t i = 1; status == 0 && i < cli->operand_count; i++) {
 		status = snapshot_tag(cli->store, snapshot.id, cli->operands[i], cli->move, err);
 		if (status == 0) {
-			say(cli, snapshot.id, "tagged", cli->operands[i]);
+			say(cli, snapshot.id, "tagged", cli->operands[i],
+				json_string(cli->operands[i]));
 		}
 	}
 	return status;
@@ -241,7 +245,8 @@ int cli_untag(struct snapshots_cli *cli, struct error *err)
 			status = snapshot_untag(cli->store, cli->operands[i], err);
 		}
 		if (status == 0) {
-			say(cli, snapshot.id, "untagged", cli->operands[i]);
+			say(cli, snapshot.id, "untagged", cli->operands[i],
+				json_string(cli->operands[i]));
 		}
 	}
 	return status;

@@ -9,6 +9,7 @@
 #include "base/process.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 
 static int run_words(const struct store *store, char **ret_output, const char *const *words)
 {
@@ -202,7 +203,11 @@ static void test_diff_and_cp(void **state)
 	CLEANUP(free_p) char *text = NULL;
 	CLEANUP(free_p) char *patch = NULL;
 	CLEANUP(free_p) char *out = NULL;
+	CLEANUP(free_p) char *to = xasprintf("%s/../out", store_path(*state));
+	CLEANUP(free_p) char *file = xasprintf("%s/d/x", to);
 	CLEANUP(json_decref_p) json_t *json = NULL;
+	CLEANUP(json_decref_p) json_t *lines = NULL;
+	CLEANUP(json_decref_p) json_t *copied = NULL;
 
 	if (geteuid() != 0) {
 		skip();
@@ -222,6 +227,18 @@ static void test_diff_and_cp(void **state)
 	assert_string_equal(out, "three\n");
 	assert_int_equal(RUN(*state, NULL, "cp", "snap-2:d/y", "-"), 3);
 	assert_int_equal(RUN(*state, NULL, "cp", "snap-2:d", "-"), 2);
+	lines = RUN_JSON(*state, "diff", "1", "2", "--patch", "/d/x");
+	assert_contains(json_string_value(json_object_get(lines, "patch")), "-one\n+three\n");
+	/* Into a folder of root's, as the store's owner could not. */
+	assert_int_equal(mkdir(to, 0700), 0);
+	copied = RUN_JSON(*state, "cp", "snap-2:d", to);
+	assert_int_equal(json_integer_value(json_object_get(copied, "files")), 2);
+	assert_int_equal(access(file, F_OK), 0);
+	assert_int_equal(RUN(*state, NULL, "cp", "snap-2:d", to), 4);
+	free(file);
+	file = xasprintf("%s/new", to);
+	assert_int_equal(RUN(*state, NULL, "cp", "snap-2:d/x", file), 0);
+	assert_int_equal(access(file, F_OK), 0);
 	assert_int_equal(RUN(*state, NULL, "diff", "1", "snap-7"), 3);
 }
 
