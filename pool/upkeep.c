@@ -22,6 +22,8 @@
 #define UPKEEP_GAP_MS 5000
 /* Without any event: policies go by age. */
 #define UPKEEP_EVERY_MS (10 * 60 * 1000)
+/* The first ones, as processes of the last hobd may die after this one has begun. */
+#define UPKEEP_FIRST 3
 /* While space stays short. */
 #define UPKEEP_LOW_MS 30000
 #define SPACE_LOOK_MS 2000
@@ -34,6 +36,7 @@ struct upkeep {
 	struct loop_source *source;
 	int pidfd;
 	bool running, wanted;
+	unsigned count; /* that have ended */
 	int64_t started_ms; /* monotonic */
 	struct free_space space;
 	bool space_unknown;
@@ -110,6 +113,7 @@ static void ended(struct upkeep *upkeep)
 	upkeep->source = NULL;
 	fd_done(&upkeep->pidfd);
 	upkeep->running = false;
+	upkeep->wanted = upkeep->wanted || ++upkeep->count < UPKEEP_FIRST;
 	pool_snapshots_look(upkeep->manager);
 	look_at_space(upkeep);
 	plan_next(upkeep);

@@ -72,6 +72,22 @@ void handle_snapshot_take(struct http_request *request)
 
 /* ---- showing ---- */
 
+/* Ids of the sandboxes that stand on it. */
+static json_t *standing_json(const struct manager *manager, int64_t id)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < ENTRY_BUCKETS; i++) {
+		for (const struct entry *entry = manager->buckets[i]; entry != NULL;
+			entry = entry->bucket_next) {
+			if (entry->record.snapshot_id == id) {
+				json_array_append_new(list, json_string(entry->record.id));
+			}
+		}
+	}
+	return list;
+}
+
 static int add_users(struct store *store, int64_t id, json_t *json, struct error *err)
 {
 	CLEANUP(strv_free_p) char **users = NULL;
@@ -123,12 +139,27 @@ void handle_snapshot_get(struct http_request *request)
 		json_object_set_new(
 			json, "layers", layers_to_json(snapshot.layers, snapshot.layer_count));
 		status = add_users(store, snapshot.id, json, &err);
+		json_object_set_new(
+			json, "sandboxes", standing_json(request->manager, snapshot.id));
 	}
 	snapshot_done(&snapshot);
 	if (status < 0) {
 		http_reply_error(request, &err);
 	} else {
 		http_reply_json(request, MHD_HTTP_OK, steal_ptr(json));
+	}
+}
+
+static void name_standing(const struct manager *manager, int64_t id, struct error *err)
+{
+	CLEANUP(json_decref_p) json_t *list = standing_json(manager, id);
+	size_t count = json_array_size(list);
+
+	if (count > 0) {
+		(void)error_hint(err,
+			"%s%s stand%s on it; GET /v1/snapshots/snap-%" PRId64 " lists who",
+			json_string_value(json_array_get(list, 0)), count > 1 ? " and others" : "",
+			count > 1 ? "" : "s", id);
 	}
 }
 
@@ -142,6 +173,9 @@ void handle_snapshot_delete(struct http_request *request)
 
 	if (status == 0) {
 		status = snapshot_remove(store, snapshot.id, &freed, &err);
+	}
+	if (status == -ERROR_CONFLICT) {
+		name_standing(request->manager, snapshot.id, &err);
 	}
 	if (status < 0) {
 		http_reply_error(request, &err);

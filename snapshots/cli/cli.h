@@ -106,6 +106,11 @@ bool cli_is_stopped(void *context); /* as callbacks want it; `context` is ignore
 /* An event {name: what}, if they are wanted; takes `what`. */
 void cli_event(const struct snapshots_cli *cli, const char *name, json_t *what);
 
+/* Ids of the sandboxes that stand on it, of a hobd of this store. Free with strv_free. */
+char **cli_standing(const struct snapshots_cli *cli, int64_t snapshot_id);
+/* Names them in the hint, if there are any. */
+void cli_standing_hint(const struct snapshots_cli *cli, int64_t snapshot_id, struct error *err);
+
 /* Shows from here on how far the work in the store is: as events, or in a line on a terminal. */
 void cli_progress_show(struct snapshots_cli *cli);
 /* Takes that line away, before anything else is printed. */

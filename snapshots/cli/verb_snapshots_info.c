@@ -53,11 +53,14 @@ static void print_layers(const struct snapshot *snapshot)
 	cli_table_print(&table);
 }
 
-static void print_users(char *const *users)
+static void print_users(char *const *users, char *const *sandboxes)
 {
 	printf("Needed by:    %s", users[0] != NULL ? users[0] : "nothing");
 	for (size_t i = 1; users[0] != NULL && users[i] != NULL; i++) {
 		printf(", %s", users[i]);
+	}
+	for (size_t i = 0; sandboxes[i] != NULL; i++) {
+		printf("%s%s", i > 0 ? ", " : "\nStood on by:  ", sandboxes[i]);
 	}
 	putchar('\n');
 }
@@ -76,8 +79,8 @@ static void print_depth(const struct snapshot *snapshot, const struct flatten_fa
 	}
 }
 
-static void print_info(
-	const struct snapshot *snapshot, char *const *users, const struct flatten_failure *failure)
+static void print_info(const struct snapshot *snapshot, char *const *users, char *const *sandboxes,
+	const struct flatten_failure *failure)
 {
 	char created[CLOCK_TEXT_SIZE], age[CLI_TEXT_SIZE], exclusive[CLI_TEXT_SIZE],
 		shared[CLI_TEXT_SIZE], bytes[CLI_TEXT_SIZE];
@@ -104,7 +107,7 @@ static void print_info(
 	printf("Commit:       %s\n", snapshot->commit[0] != '\0' ? snapshot->commit : "-");
 	printf("Sandbox:      %s\n", snapshot->sandbox[0] != '\0' ? snapshot->sandbox : "-");
 	printf("Created:      %s (%s ago)\n", created, age);
-	print_users(users);
+	print_users(users, sandboxes);
 	print_depth(snapshot, failure);
 	printf("Size:         %s, before links and holes\n", bytes);
 	printf("Removing it:  %s %s; %s stay, shared with others\n",
@@ -114,9 +117,20 @@ static void print_info(
 	print_layers(snapshot);
 }
 
+static json_t *strings_json(char *const *strings)
+{
+	json_t *list = json_array();
+
+	for (; *strings != NULL; strings++) {
+		json_array_append_new(list, json_string(*strings));
+	}
+	return list;
+}
+
 static int print_one(struct snapshots_cli *cli, const struct snapshot *snapshot, struct error *err)
 {
 	CLEANUP(strv_free_p) char **users = NULL;
+	CLEANUP(strv_free_p) char **sandboxes = cli_standing(cli, snapshot->id);
 	struct flatten_failure failure = {0};
 	int status = snapshot_users(cli->store, snapshot->id, &users, err);
 
@@ -128,12 +142,10 @@ static int print_one(struct snapshots_cli *cli, const struct snapshot *snapshot,
 	}
 	if (cli->json) {
 		CLEANUP(json_decref_p) json_t *json = cli_snapshot_json(snapshot);
-		json_t *manifest = json_loads(snapshot->manifest, 0, NULL), *list = json_array();
+		json_t *manifest = json_loads(snapshot->manifest, 0, NULL);
 
-		for (size_t i = 0; users[i] != NULL; i++) {
-			json_array_append_new(list, json_string(users[i]));
-		}
-		json_object_set_new(json, "users", list);
+		json_object_set_new(json, "users", strings_json(users));
+		json_object_set_new(json, "sandboxes", strings_json(sandboxes));
 		json_object_set_new(json, "generation", json_integer(snapshot->generation));
 		json_object_set_new(json, "flatten_failure",
 			failure.attempts > 0 ? json_pack("{s:I, s:I, s:I, s:o}", "attempts",
@@ -146,7 +158,7 @@ static int print_one(struct snapshots_cli *cli, const struct snapshot *snapshot,
 		json_object_set_new(json, "manifest", manifest != NULL ? manifest : json_null());
 		json_print(json);
 	} else {
-		print_info(snapshot, users, &failure);
+		print_info(snapshot, users, sandboxes, &failure);
 	}
 	return 0;
 }

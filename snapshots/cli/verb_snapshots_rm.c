@@ -95,6 +95,9 @@ static int remove_all(
 		char id[CLI_ID_SIZE];
 		int status = remove_one(cli, snapshot, &freed, &failure);
 
+		if (status == -ERROR_CONFLICT) {
+			cli_standing_hint(cli, snapshot->id, &failure);
+		}
 		cli_snapshot_id(id, snapshot->id);
 		removal_note(
 			&removal, id, snapshot->environment, freed, status < 0 ? &failure : NULL);

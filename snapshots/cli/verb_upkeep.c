@@ -1,8 +1,8 @@
 /*
  * `hob-snapshots upkeep`: what keeps a store in shape, one thing after the other and with the least
- * claim on processor and disk: what a killed sharing left, garbage (more of it while less space is
- * free than hob.yaml wants), deep snapshots, equal files. hobd starts it, and hob-build where no
- * hobd runs; one at a time. A signal ends it between two steps.
+ * claim on processor and disk: what killed processes and a killed sharing left, garbage (more of it
+ * while less space is free than hob.yaml wants), deep snapshots, equal files. hobd starts it, and
+ * hob-build where no hobd runs; one at a time. A signal ends it between two steps.
  */
 #include "snapshots/cli/cli.h"
 #include "snapshots/cli/policies.h"
@@ -217,6 +217,20 @@ static void share(struct upkeep *upkeep)
 	}
 }
 
+/* What was still held by a dying process when hobd started is found here. */
+static void sweep(struct upkeep *upkeep)
+{
+	struct store_sweep found = {0};
+	struct error err = ERROR_INIT;
+
+	if (store_recover(upkeep->cli->store, &found, &err) < 0) {
+		note(upkeep, "upkeep.sweep_failed", &err);
+	} else if (found.staging + found.orphans + found.finished + found.snapshots > 0) {
+		log_info("upkeep.swept", "staging", found.staging, "layers",
+			found.orphans + found.finished, "runs", found.snapshots);
+	}
+}
+
 /* ---- the whole ---- */
 
 /* Everybody else first, for what this process does and its helper too. */
@@ -263,6 +277,7 @@ static int run(struct upkeep *upkeep, struct error *err)
 	if (status < 0) {
 		return status;
 	}
+	sweep(upkeep);
 	collect(upkeep);
 	flatten_all(upkeep);
 	if (!cli_is_stopped(NULL)) {

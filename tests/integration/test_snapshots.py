@@ -54,7 +54,7 @@ def take(client, sandbox, **body):
 
 def clean(machine):
     """Nothing half: no staging, no layers but those that the catalog knows."""
-    wait_for("staging to be empty", lambda: os.listdir(f"{machine.store}/staging") == [])
+    wait_for("staging to be empty", lambda: os.listdir(f"{machine.store}/staging") == [], 120)
     done = machine.hob("snapshots", "recover", "--json")
     assert done.returncode == 0, done.stderr
     assert not any(int(word.strip(" ,{}\n").split(":")[1]) for word in done.stdout.split(",")), done.stdout
@@ -143,7 +143,7 @@ def test_again_and_again(client, kept):
             f"{number}\n" + client.output(sandbox, "sha256sum < big")
 
 
-def test_refused(client, kept):
+def test_refused(shared, client, kept):
     sandbox = kept["sandbox"]
     for method, path, body, status, word in (
             ("POST", "/v1/sandboxes", {"snapshot": "snap-999999"}, 404, "snap-999999"),
@@ -164,9 +164,13 @@ def test_refused(client, kept):
     assert client.output(sandbox, "echo usable") == "usable\n"
     taken = take(client, sandbox)["id"]
     kept["snapshots"].append(taken)
-    restore(client, kept, taken)
+    above = restore(client, kept, taken)["id"]
     reply = client.raw("DELETE", f"/v1/snapshots/{taken}")
-    assert reply.status == 409 and "hobd" in reply.error["message"]
+    assert reply.status == 409 and "hobd" in reply.error["message"] and above in reply.error["hint"]
+    assert client.get(f"/v1/snapshots/{taken}")["sandboxes"] == [above]
+    refused = shared.hob("snapshots", "rm", taken)
+    assert refused.returncode == 4 and above in refused.stderr, refused.stderr
+    assert above in shared.hob("snapshots", "info", taken).stdout
 
 
 def test_one_at_a_time(client, kept):
