@@ -4,6 +4,10 @@
 #include "snapshots/snapshot.h"
 #include "snapshots/store_private.h"
 
+/* Upkeep reads layers in the background; it is asked again for five seconds. */
+#define BUSY_LOOKS 50
+#define BUSY_LOOK_US 100000
+
 struct chosen {
 	struct snapshot *list;
 	size_t count, room;
@@ -76,7 +80,13 @@ static int remove_one(const struct snapshots_cli *cli, const struct snapshot *sn
 	int status;
 
 	if (!cli->dry_run) {
-		return snapshot_remove(cli->store, snapshot->id, ret_freed, err);
+		status = snapshot_remove(cli->store, snapshot->id, ret_freed, err);
+		for (int i = 0; status == -ERROR_BUSY && i < BUSY_LOOKS; i++) {
+			*err = ERROR_INIT;
+			usleep(BUSY_LOOK_US);
+			status = snapshot_remove(cli->store, snapshot->id, ret_freed, err);
+		}
+		return status;
 	}
 	status = snapshot_users(cli->store, snapshot->id, &users, err);
 	return status < 0 ? status : users_refuse("snap", snapshot->id, users, err);

@@ -89,6 +89,11 @@ class Client:
 
     def call(self, method, path, body=None, **more):
         reply = self.raw(method, path, body, **more)
+        end = time.monotonic() + 120 * PATIENCE
+        # Upkeep is reading it just then: "try again".
+        while reply.status == 423 and method == "DELETE" and time.monotonic() < end:
+            time.sleep(0.1)
+            reply = self.raw(method, path, body, **more)
         if reply.status >= 400:
             try:
                 error = reply.error
