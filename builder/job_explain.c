@@ -8,6 +8,7 @@
 #include "base/glob.h"
 #include "base/json.h"
 #include "builder/base.h"
+#include "builder/bases/oci.h"
 #include "builder/report.h"
 #include "configs/environment.h"
 
@@ -84,13 +85,42 @@ static void plan_fixed(struct plan *plan, const char *kind, const char *name, co
 					: "there is no layer of it");
 }
 
+/* Its layers are found by their blobs, also by a build from nothing. What it says of its user and
+ * variables is part of the steps' keys from here on. */
+static void plan_oci(struct plan *plan)
+{
+	struct job *job = plan->job;
+	struct oci_base *base = xcalloc(1, sizeof(*base));
+	struct error err = ERROR_INIT;
+	size_t missing = 0;
+	int status = oci_base_look(job->machine, job->environment, base, &missing, &err);
+	bool found = status == 0 && missing == 0 && base->layer_count > 0;
+	struct plan_row *row = add_row(plan, "base", plan->base, found ? "reuse" : "make",
+		found ? base->layers[base->layer_count - 1].id : 0);
+
+	if (status < 0) {
+		row->why = xstrdup(err.message);
+	} else {
+		row->why = found ? xasprintf("all of its %zu layers are there", base->layer_count)
+				 : xasprintf("%zu of the image's %u layers are missing", missing,
+					   base->image.layer_count);
+		oci_defaults(&base->image, job->environment, &job->own);
+		job->environment = &job->own;
+	}
+	free(base);
+}
+
 /* What lies below the sources. */
 static void plan_below(struct plan *plan)
 {
 	const struct job *job = plan->job;
 
 	plan->base = base_text(job->environment);
-	plan_fixed(plan, "base", plan->base, job->base_key);
+	if (job->environment->base == BASE_OCI) {
+		plan_oci(plan);
+	} else {
+		plan_fixed(plan, "base", plan->base, job->base_key);
+	}
 	for (size_t i = 0; i < PACKAGE_MANAGERS; i++) {
 		if (job->environment->packages[i] != NULL) {
 			plan_fixed(plan, "packages", package_manager_name((enum package_manager)i),
@@ -314,10 +344,10 @@ int job_explain(struct machine *machine, const struct environment *environment,
 	int status = job_look(job, err);
 
 	if (status == 0) {
+		plan_below(&plan);
 		status = job_make_keys(job, err);
 	}
 	if (status == 0) {
-		plan_below(&plan);
 		for (size_t i = 0; i < environment->source_count; i++) {
 			plan_source(&plan, i);
 		}

@@ -91,7 +91,7 @@ int step_services_start(struct machine *machine, const struct environment *envir
 	step->environment = environment;
 	step->closed = closed;
 	step->moved = moved;
-	step->services = services_new(machine->loop, environment, false, &events, step);
+	step->services = services_new(machine->loop, environment, NULL, false, &events, step);
 	*ret_services = step;
 	services_start(step->services, client);
 	status = wait_done(step, "its services", err);

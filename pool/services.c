@@ -276,7 +276,10 @@ static const struct services_events events = {
 
 static void services_open(struct entry *entry)
 {
-	entry->services = services_new(entry->manager->loop, entry->warm->environment,
+	const struct pool_image *image = entry->image;
+	const struct services_home home = {image->env, image->user, image->cwd};
+
+	entry->services = services_new(entry->manager->loop, entry->warm->environment, &home,
 		entry->record.snapshot_id != 0, &events, entry);
 }
 

@@ -460,6 +460,28 @@ int oci_base_prepare(struct machine *machine, const struct environment *environm
 	return status;
 }
 
+int oci_base_look(struct machine *machine, const struct environment *environment,
+	struct oci_base *ret_base, size_t *ret_missing, struct error *err)
+{
+	struct found *found = xcalloc(1, sizeof(*found));
+	struct work work;
+	int status = work_open(&work, machine, environment, -1, err);
+
+	if (status == 0 && !read_kept(&work)) {
+		status = error_set(err, ERROR_NOT_FOUND, "its manifest has not been read yet");
+	}
+	if (status == 0) {
+		status = find_layers(&work, merged_at_least(work.image), found, ret_base, err);
+	}
+	if (status == 0) {
+		ret_base->image = *work.image;
+		*ret_missing = found->missing_count + (found->merged_missing ? found->merged : 0);
+	}
+	free(found);
+	work_done(&work);
+	return status;
+}
+
 /* ---- what the environment leaves open ---- */
 
 static bool has_variable(char *const *env, const char *entry)

@@ -37,6 +37,11 @@ int resolve_main(int argc, char **argv);
 MUSTCHECK int oci_base_prepare(struct machine *machine, const struct environment *environment,
 	int local_fd, struct range *range, struct oci_base *ret_base, struct error *err);
 
+/* What there is of it, without asking anybody: its image and the layers found; *ret_missing, of how
+ * many blobs there are none. ERROR_NOT_FOUND: nobody has read its manifest yet. */
+MUSTCHECK int oci_base_look(struct machine *machine, const struct environment *environment,
+	struct oci_base *ret_base, size_t *ret_missing, struct error *err);
+
 /* A shallow copy of `from` in which what it leaves open is as the image says: variables that it
  * does not set, and its user and workdir. oci_defaults_done frees what the copy owns. */
 void oci_defaults(

@@ -237,6 +237,33 @@ def test_what_the_config_says(machine, kit, tmp_path):
         machine.client.delete(made["id"])
 
 
+def test_services_run_as_the_config_says(machine, kit, tmp_path):
+    """Theirs and prime's variables, user and folder, and in the gate; and --explain knows steps and layers."""
+    layout = oci_kit.Layout(f"{tmp_path}/image")
+    with open(kit.lister, "rb") as file:
+        shell = file.read()
+    made = layout.image(lister_layer(kit, entry("bin/sh", shell, 0o755), entry("srv", uid=1000, gid=1001)),
+                        User="1000:1001", WorkingDir="/srv", Env=["COLOR=blue"])
+    base = f"oci:{layout.path}@{made['digest']}"
+    machine.environment("app", base=base, services=[{"name": "web", "run": "stay web", "ready": {"file": "/srv/web"}}],
+                        steps=[{"name": "one", "run": "one"}], prime={"run": "primed"}, pool={"min": 1, "max": 2})
+
+    def plan():
+        done = machine.hob_build("--explain", "--json", "app")
+        assert done.returncode == 0, done.stderr
+        return [(row["kind"], row["action"], row["why"]) for row in json.loads(done.stdout)["layers"]]
+    assert plan() == [("base", "make", "its manifest has not been read yet"),
+                      ("step", "run", "the image before has no such step")]
+    machine.build("app")
+    assert plan() == [("base", "reuse", "all of its 1 layers are there"),
+                      ("step", "reuse", "nothing in the sources changed")]
+    machine.start()
+    machine.wait_ready("app", 1, 60)
+    made = machine.client.create("app")["id"]
+    for name in ("web", "primed", "one"):
+        assert machine.client.output(made, ["/bin/list", "--cat", name]) == "1000:1001 /srv blue", name
+
+
 def test_links_and_folders_of_lower_layers(machine, kit, tmp_path):
     """A layer that only makes sense over those below it is put into one with them."""
     layout = oci_kit.Layout(f"{tmp_path}/image")

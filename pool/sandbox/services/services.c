@@ -87,15 +87,15 @@ int services_exec(struct services *services, const struct environment_service *c
 	const char *run, uint32_t id, uint32_t follows, const struct exec_events *events,
 	void *context, struct init_exec_handle **ret_exec, struct error *err)
 {
-	const struct environment *environment = services->environment;
+	const struct services_home *home = &services->home;
 	CLEANUP(strv_free_p)
-	char **env = merge_env(environment->env, conf != NULL ? conf->env : NULL);
+	char **env = merge_env(home->env, conf != NULL ? conf->env : NULL);
 	char *const argv[] = {(char *)(uintptr_t) "/bin/sh", (char *)(uintptr_t) "-c",
 		(char *)(uintptr_t)run, NULL};
 	struct exec_spec spec = {.argv = argv,
 		.env = env,
-		.cwd = conf != NULL && conf->cwd != NULL ? conf->cwd : environment->workdir,
-		.user = conf != NULL && conf->user != NULL ? conf->user : environment->user,
+		.cwd = conf != NULL && conf->cwd != NULL ? conf->cwd : home->cwd,
+		.user = conf != NULL && conf->user != NULL ? conf->user : home->user,
 		.service = id < HELPER_EXEC_FIRST,
 		.follows = follows};
 
@@ -351,7 +351,8 @@ void services_hold(struct services *services, bool held)
 /* ---- owners ---- */
 
 struct services *services_new(struct loop *loop, const struct environment *environment,
-	bool restored, const struct services_events *events, void *context)
+	const struct services_home *home, bool restored, const struct services_events *events,
+	void *context)
 {
 	size_t count = environment->service_count;
 	struct services *services =
@@ -359,6 +360,9 @@ struct services *services_new(struct loop *loop, const struct environment *envir
 
 	services->loop = loop;
 	services->environment = environment;
+	services->home = home != NULL ? *home
+				      : (struct services_home){environment->env, environment->user,
+						environment->workdir};
 	services->events = events;
 	services->context = context;
 	services->next_helper = HELPER_EXEC_FIRST;

@@ -49,9 +49,16 @@ struct services_events {
 	void (*changed)(void *context, const char *name, enum service_state state);
 };
 
-/* The environment must outlive them. `restored`: only those that want it are started. */
+/* How commands of an image are run, which its environment may leave to a base. */
+struct services_home {
+	char *const *env;
+	const char *user, *cwd;
+};
+/* The environment and what home points to must outlive them. `restored`: only those that want it
+ * are started. home NULL: as the environment says. */
 struct services *services_new(struct loop *loop, const struct environment *environment,
-	bool restored, const struct services_events *events, void *context);
+	const struct services_home *home, bool restored, const struct services_events *events,
+	void *context);
 /* The commands go on, or end with the sandbox. */
 void services_free(struct services *services); /* NULL is fine */
 DEFINE_CLEANUP(services_free_p, struct services, services_free)

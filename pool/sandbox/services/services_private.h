@@ -49,6 +49,7 @@ struct service {
 struct services {
 	struct loop *loop;
 	const struct environment *environment;
+	struct services_home home;
 	struct init_client *client;
 	const struct services_events *events;
 	void *context;
