@@ -226,6 +226,32 @@ void handle_image_get(struct http_request *request)
 	}
 }
 
+static json_t *list_of(const json_t *manifest, const char *member)
+{
+	json_t *list = json_object_get(manifest, member);
+
+	return json_is_array(list) ? json_incref(list) : json_array();
+}
+
+/* What is installed below its sources. */
+void handle_image_packages(struct http_request *request)
+{
+	CLEANUP(json_decref_p) json_t *manifest = NULL;
+	struct image image = {0};
+	struct error err = ERROR_INIT;
+
+	if (image_find(request->manager->store, request->match.args[0], &image, &err) < 0 ||
+		json_parse_object(image.manifest, strlen(image.manifest), &manifest, &err) < 0) {
+		http_reply_error(request, &err);
+	} else {
+		http_reply_json(request, MHD_HTTP_OK,
+			json_pack("{s:o, s:o, s:o}", "id", json_sprintf("img-%" PRId64, image.id),
+				"packages", list_of(manifest, "packages"), "files",
+				list_of(manifest, "files")));
+	}
+	image_done(&image);
+}
+
 void handle_image_delete(struct http_request *request)
 {
 	struct image image = {0};

@@ -110,6 +110,43 @@ void handle_snapshot_diff(struct http_request *request)
 	snapshot_done(&snapshot);
 }
 
+/* Names an image in a way that is no option; false: it was answered. */
+static bool find_image(struct http_request *request, const char *name, char ret_id[32])
+{
+	struct image image = {0};
+	struct error err = ERROR_INIT;
+	bool found = image_find(request->manager->store, name, &image, &err) == 0;
+
+	if (found) {
+		snprintf(ret_id, 32, "img-%" PRId64, image.id);
+	} else {
+		http_reply_error(request, &err);
+	}
+	image_done(&image);
+	return found;
+}
+
+/* What it has changed over ?from=. */
+void handle_image_diff(struct http_request *request)
+{
+	const char *from = http_query(request, "from");
+	struct error err = ERROR_INIT;
+	char before[32], after[32];
+
+	if (from == NULL) {
+		error_set(&err, ERROR_INVALID, "?from= is missing: the image to compare it with");
+		http_reply_error(request, &err);
+		return;
+	}
+	if (find_image(request, from, before) &&
+		find_image(request, request->match.args[0], after)) {
+		store_work_start(request, &(struct store_order){.tool = STORE_IMAGES_DIFF,
+						  .name = before,
+						  .second = after,
+						  .option = query_flag(request, "stat")});
+	}
+}
+
 void handle_snapshot_export(struct http_request *request)
 {
 	store_work_start(request, &(struct store_order){.tool = STORE_EXPORT,

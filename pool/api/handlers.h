@@ -111,6 +111,8 @@ void handle_build_log(struct http_request *request);
 void handle_build_cancel(struct http_request *request);
 void handle_image_list(struct http_request *request);
 void handle_image_get(struct http_request *request);
+void handle_image_packages(struct http_request *request);
+void handle_image_diff(struct http_request *request);
 void handle_image_delete(struct http_request *request);
 
 #endif

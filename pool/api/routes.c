@@ -65,6 +65,8 @@ const struct route http_routes[] = {
 	{"GET", "/v1/work/*", handle_work_get, 0},
 	{"GET", "/v1/images", handle_image_list, 0},
 	{"GET", "/v1/images/*", handle_image_get, 0},
+	{"GET", "/v1/images/*/packages", handle_image_packages, 0},
+	{"GET", "/v1/images/*/diff", handle_image_diff, 0},
 	{"DELETE", "/v1/images/*", handle_image_delete, 0},
 	{0},
 };

@@ -64,6 +64,7 @@ static const char *const verbs[] = {
 	[STORE_TREE] = "tree",
 	[STORE_DU] = "du",
 	[STORE_DEDUPE] = "dedupe",
+	[STORE_IMAGES_DIFF] = "images diff",
 };
 _Static_assert(ARRAY_SIZE(verbs) == STORE_TOOLS, "a word for each tool");
 

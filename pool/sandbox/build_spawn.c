@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#define ARGUMENTS_MAX 10
+#define ARGUMENTS_MAX 12
 
 static _Noreturn void program_main(
 	const struct server *server, char *arguments[ARGUMENTS_MAX], const int *io, int report_fd)
@@ -124,19 +124,20 @@ int upkeep_spawn(const struct server *server, const char *snapshot, pid_t *ret_p
 	return program_spawn(server, arguments, NULL, ret_pid, ret_pidfd, err);
 }
 
-/* Verb and option of each tool. */
+/* Verb, its part and the option of each tool. */
 static const struct {
-	const char *verb, *option;
+	const char *verb, *part, *option;
 } tools[] = {
-	[STORE_VERIFY] = {"verify", "--quick"},
-	[STORE_FLATTEN] = {"flatten", NULL},
-	[STORE_GC] = {"gc", "--dry-run"},
-	[STORE_EXPORT] = {"export", "--with-parents"},
-	[STORE_IMPORT] = {"import", NULL},
-	[STORE_DIFF] = {"diff", NULL},
-	[STORE_TREE] = {"tree", NULL},
-	[STORE_DU] = {"du", NULL},
-	[STORE_DEDUPE] = {"dedupe", NULL},
+	[STORE_VERIFY] = {"verify", NULL, "--quick"},
+	[STORE_FLATTEN] = {"flatten", NULL, NULL},
+	[STORE_GC] = {"gc", NULL, "--dry-run"},
+	[STORE_EXPORT] = {"export", NULL, "--with-parents"},
+	[STORE_IMPORT] = {"import", NULL, NULL},
+	[STORE_DIFF] = {"diff", NULL, NULL},
+	[STORE_TREE] = {"tree", NULL, NULL},
+	[STORE_DU] = {"du", NULL, NULL},
+	[STORE_DEDUPE] = {"dedupe", NULL, NULL},
+	[STORE_IMAGES_DIFF] = {"images", "diff", "--stat"},
 };
 _Static_assert(ARRAY_SIZE(tools) == STORE_TOOLS, "a verb for each tool");
 
@@ -144,10 +145,16 @@ int store_spawn(const struct server *server, const struct launcher_request *requ
 	int fds[3], struct error *err)
 {
 	static char json[] = "--json", events[] = "--events";
-	char *arguments[ARGUMENTS_MAX] = {server->snapshots_program,
-		(char *)(uintptr_t)tools[request->kind].verb, json, events};
-	size_t count = 4;
+	char *arguments[ARGUMENTS_MAX] = {
+		server->snapshots_program, (char *)(uintptr_t)tools[request->kind].verb};
+	size_t count = 2;
 	int pair[2], ends[2], io[2], status;
+
+	if (tools[request->kind].part != NULL) {
+		arguments[count++] = (char *)(uintptr_t)tools[request->kind].part;
+	}
+	arguments[count++] = json;
+	arguments[count++] = events;
 
 	if (request->host_usr != 0 && tools[request->kind].option != NULL) {
 		arguments[count++] = (char *)(uintptr_t)tools[request->kind].option;

@@ -188,6 +188,7 @@ enum store_tool {
 	STORE_TREE, /* name or all */
 	STORE_DU,
 	STORE_DEDUPE,
+	STORE_IMAGES_DIFF, /* name, second; option: sums only */
 	STORE_TOOLS
 };
 struct store_order {

@@ -1,21 +1,20 @@
 /* `hob-snapshots images diff A B`: commits, packages, files by digest, layers, and what differs in
  * the trees. */
 #include "snapshots/cli/cli.h"
+#include "snapshots/cli/images_changes.h"
 #include "snapshots/tree/tree_walk.h"
-
-#define COMMIT_SHOWN 12
 
 /* One list of the manifests: what names an entry, and what tells two of one name apart. */
 struct list {
-	const char *member, *title;
+	const char *member;
 	const char *names[2]; /* of members; the second may be NULL */
 	const char *value, *digest;
 };
 
 static const struct list lists[] = {
-	{"sources", "Sources", {"path", NULL}, "commit", "commit"},
-	{"packages", "Packages", {"manager", "name"}, "version", "digest"},
-	{"files", "Files", {"path", NULL}, "url", "digest"},
+	{"sources", {"path", NULL}, "commit", "commit"},
+	{"packages", {"manager", "name"}, "version", "digest"},
+	{"files", {"path", NULL}, "url", "digest"},
 };
 
 static const char *text_of(const json_t *object, const char *member)
@@ -140,68 +139,6 @@ static json_t *compare_layers(const struct image *before, const struct image *af
 	return changes;
 }
 
-/* ---- telling ---- */
-
-static char mark_of(const json_t *change)
-{
-	const char *text = text_of(change, "change");
-
-	return streq(text, "added") ? '+' : streq(text, "removed") ? '-' : '~';
-}
-
-static void print_value(const struct list *list, const json_t *entry)
-{
-	bool commit = streq(list->value, "commit");
-
-	printf(" %.*s", commit ? COMMIT_SHOWN : 200, text_of(entry, list->value));
-}
-
-static void print_list(const struct list *list, const json_t *changes)
-{
-	json_t *change;
-	size_t i;
-
-	if (json_array_size(changes) > 0) {
-		printf("%s:\n", list->title);
-	}
-	json_array_foreach (changes, i, change) {
-		const json_t *before = json_object_get(change, "before");
-		const json_t *after = json_object_get(change, "after");
-		const json_t *shown = json_is_object(after) ? after : before;
-
-		printf("  %c %s%s%s", mark_of(change), text_of(shown, list->names[0]),
-			list->names[1] != NULL ? " " : "", text_of(shown, list->names[1]));
-		if (json_is_object(before)) {
-			print_value(list, before);
-		}
-		if (json_is_object(before) && json_is_object(after)) {
-			printf(" ->");
-		}
-		if (json_is_object(after)) {
-			print_value(list, after);
-		}
-		if (json_is_object(before) && json_is_object(after) &&
-			streq(text_of(before, list->value), text_of(after, list->value))) {
-			printf(" (another digest)");
-		}
-		putchar('\n');
-	}
-}
-
-static void print_layer_changes(const json_t *changes)
-{
-	json_t *change;
-	size_t i;
-
-	if (json_array_size(changes) > 0) {
-		puts("Layers:");
-	}
-	json_array_foreach (changes, i, change) {
-		printf("  %c %s (%s)\n", mark_of(change), text_of(change, "title"),
-			text_of(change, "kind"));
-	}
-}
-
 static int compare(struct snapshots_cli *cli, const struct image *before, const struct image *after,
 	struct error *err)
 {
@@ -220,13 +157,10 @@ static int compare(struct snapshots_cli *cli, const struct image *before, const 
 			json_object_get(new, lists[i].member));
 
 		json_object_set_new(json, lists[i].member, changes);
-		if (!cli->json) {
-			print_list(&lists[i], changes);
-		}
 	}
 	json_object_set_new(json, "layers", layers);
 	if (!cli->json) {
-		print_layer_changes(layers);
+		images_changes_print(json);
 		puts("Tree:");
 	}
 	status = tree_view_open(cli->store, before->layers, before->layer_count, &a, err);

@@ -257,6 +257,22 @@ def test_info_and_diff(machine, server):
     assert [change["change"] for change in compared["packages"]] == ["changed", "removed", "added"]
     same = machine.hob("images", "diff", "img-2", "img-2").stdout
     assert same == "Tree:\n0 added (0 B), 0 changed (0 B), 0 deleted (0 B)\n"
+    # The same through hobd, for those who are not root.
+    machine.start()
+
+    def others(*words):
+        done = subprocess.run([machine.program("hob"), "--config", machine.config, *words], env=machine.environ(),
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                              user="hob", group="hob", extra_groups=[])
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+    assert others("images", "info", "--packages", "img-1").split() == " ".join(info).split()
+    assert others("images", "diff", "--stat", "img-1", "app").splitlines()[:-1] == told.splitlines()[:-1]
+    assert json.loads(others("images", "diff", "--json", "img-1", "img-2")) == compared
+    assert "+ workspace/new" in others("images", "diff", "img-1", "img-2").splitlines()
+    for path, status in (("img-1/diff", 400), ("img-1/diff?from=img-9", 404), ("img-9/packages", 404),
+                         ("img-1/diff?from=--help", 404)):
+        assert machine.client.raw("GET", f"/v1/images/{path}").status == status, path
 
 
 @pytest.fixture

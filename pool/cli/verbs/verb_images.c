@@ -4,22 +4,22 @@
 #include "pool/cli/cli.h"
 #include "pool/cli/help.h"
 #include "pool/cli/table.h"
+#include "pool/cli/verbs/images.h"
 
 #include <stdio.h>
 
-/* Root's call goes to the program. For others the options are taken out of the operands; *ret_done
- * says that there is nothing more to do. */
-static int images_begin(struct call *call, bool *ret_done, struct error *err)
+int images_begin(struct call *call, bool *ret_done, struct error *err)
 {
 	const char *const words[] = {"images", call->verb->name, NULL};
-	const struct option_set set = {cli_option_rows, cli_option_count, call->cli};
+	const struct option_set sets[] = {{cli_option_rows, cli_option_count, call->cli},
+		{call->verb->options, call->verb->option_count, call->values}};
 	int status;
 
 	if (geteuid() == 0) {
 		return cli_become(call->cli, "hob-snapshots", words, call->operands, err);
 	}
 	status = options_parse(
-		&set, 1, OPTIONS_NO_COMMAND, call->operands, &call->operand_count, err);
+		sets, 2, OPTIONS_NO_COMMAND, call->operands, &call->operand_count, err);
 	if (status < 0) {
 		return err->hint[0] != '\0'
 			       ? status
@@ -132,16 +132,12 @@ static void print_image(const json_t *image)
 	table_print(table, NULL);
 }
 
-/* `method` on each image that is named; `show` prints a reply. */
-static int images_each(
-	struct call *call, const char *method, void (*show)(const json_t *reply), struct error *err)
+/* `method` on each image that is named; `show` prints a reply. The options have been read. */
+static int images_each(struct call *call, const char *method, const char *part,
+	void (*show)(const json_t *reply), struct error *err)
 {
-	bool done = false;
-	int status = images_begin(call, &done, err);
+	int status = 0;
 
-	if (status < 0 || done) {
-		return status;
-	}
 	if (call->operand_count == 0) {
 		return error_set(
 			err, ERROR_USAGE, "hob images %s needs an image", call->verb->name);
@@ -150,7 +146,8 @@ static int images_each(
 		CLEANUP(free_p) char *id = cli_escape(call->operands[i]);
 		CLEANUP(json_decref_p) json_t *reply = NULL;
 
-		status = cli_call(call->cli, method, NULL, &reply, err, "/v1/images/%s", id);
+		status =
+			cli_call(call->cli, method, NULL, &reply, err, "/v1/images/%s%s", id, part);
 		if (status >= 0 && call->cli->json) {
 			human_print_json(reply);
 		} else if (status >= 0) {
@@ -162,7 +159,15 @@ static int images_each(
 
 static int images_info_run(struct call *call, struct error *err)
 {
-	return images_each(call, "GET", print_image, err);
+	const struct images_options *options = call->values;
+	bool done = false;
+	int status = images_begin(call, &done, err);
+
+	if (status < 0 || done) {
+		return status;
+	}
+	return options->packages ? images_each(call, "GET", "/packages", images_print_packages, err)
+				 : images_each(call, "GET", "", print_image, err);
 }
 
 static void print_removed(const json_t *reply)
@@ -174,22 +179,12 @@ static void print_removed(const json_t *reply)
 	printf("%s removed, %s freed\n", id, freed);
 }
 
-/* It reads the trees themselves. */
-static int images_diff_run(struct call *call, struct error *err)
+static int images_rm_run(struct call *call, struct error *err)
 {
 	bool done = false;
 	int status = images_begin(call, &done, err);
 
-	if (status < 0 || done) {
-		return status;
-	}
-	error_set(err, ERROR_DENIED, "hob images diff reads the store itself, as root only");
-	return error_hint(err, "sudo hob images diff A B");
-}
-
-static int images_rm_run(struct call *call, struct error *err)
-{
-	return images_each(call, "DELETE", print_removed, err);
+	return status < 0 || done ? status : images_each(call, "DELETE", "", print_removed, err);
 }
 
 static int images_rollback_run(struct call *call, struct error *err)
@@ -231,20 +226,17 @@ static const struct verb images_ls = {
 	.run = images_ls_run,
 };
 
+static const struct option_row info_options[] = {
+	{"packages", '\0', OPTION_FLAG, NULL, offsetof(struct images_options, packages),
+		"only what is installed below the sources, with versions and digests"}};
+
 static const struct verb images_info = {
 	.name = "info",
 	.operands = "IMAGE…",
 	.summary = "Show all about one: its layers, and what removing it frees",
+	VERB_OPTIONS(info_options, struct images_options),
 	.raw = true,
 	.run = images_info_run,
-};
-
-static const struct verb images_diff = {
-	.name = "diff",
-	.operands = "A B",
-	.summary = "Compare two: commits, packages, layers and files (as root)",
-	.raw = true,
-	.run = images_diff_run,
 };
 
 static const struct verb images_rm = {
