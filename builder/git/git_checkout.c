@@ -324,7 +324,7 @@ static int write_index(struct checkout *checkout, struct error *err)
 		}
 		git_index_out_add(&out, &entry);
 	}
-	status = git_index_out_write(&out, err);
+	status = git_index_out_write(&out, NULL, -1, err);
 	return status < 0 ? status : git_age_index(newest_ms, err);
 }
 

@@ -30,6 +30,7 @@ struct delta {
 	git_oid commit;
 	git_diff *diff;
 	struct git_index_map index; /* the full checkout's */
+	int index_fd;
 	struct change {
 		git_index_entry entry;
 		bool gone;
@@ -45,6 +46,7 @@ static void delta_done(struct delta *delta)
 	git_writer_done(&delta->writer);
 	git_times_done(&delta->times);
 	git_index_map_done(&delta->index);
+	fd_done(&delta->index_fd);
 	free(delta->changes);
 	git_diff_free(delta->diff);
 	git_tree_free(delta->full);
@@ -260,12 +262,12 @@ static int write_changes(struct delta *delta, struct error *err)
 
 static int open_index(struct delta *delta, struct error *err)
 {
-	CLEANUP(close_p)
 	int fd = io_open_beneath(delta->task->full_fd, ".git/index", O_RDONLY, 0, err);
 
 	if (fd < 0) {
 		return fd;
 	}
+	delta->index_fd = fd;
 	if (git_index_map_open(fd, &delta->index, err) < 0) {
 		return error_wrap(err, "read the full checkout's index");
 	}
@@ -304,7 +306,7 @@ static int write_index(struct delta *delta, struct error *err)
 		}
 		change++;
 	}
-	return git_index_out_write(&out, err);
+	return git_index_out_write(&out, &delta->index, delta->index_fd, err);
 }
 
 static uint64_t pack_bytes(int dir_fd, int beside_fd, struct error *err)
@@ -426,8 +428,11 @@ int git_delta_child(struct child *child, void *context, void *ret_delta, struct 
 {
 	CLEANUP(git_mirror_close) struct git_mirror mirror = {.lock_fd = -1};
 	CLEANUP(delta_done)
-	struct delta delta = {
-		.task = context, .child = child, .result = ret_delta, .writer = GIT_WRITER_INIT};
+	struct delta delta = {.task = context,
+		.child = child,
+		.result = ret_delta,
+		.index_fd = -1,
+		.writer = GIT_WRITER_INIT};
 	int status = git_library_start(err);
 
 	if (status == 0) {

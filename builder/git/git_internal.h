@@ -138,8 +138,10 @@ void git_index_out_done(struct git_index_out *out);
 void git_index_out_add(struct git_index_out *out, const git_index_entry *entry);
 void git_index_out_copy(
 	struct git_index_out *out, const struct git_index_map *map, size_t position);
-/* As .git/index, which must not be there. */
-MUSTCHECK int git_index_out_write(struct git_index_out *out, struct error *err);
+/* As .git/index, which must not be there. It shares the blocks that it has in common with `like`,
+ * open as like_fd (-1: none), where the file system can. */
+MUSTCHECK int git_index_out_write(struct git_index_out *out, const struct git_index_map *like,
+	int like_fd, struct error *err);
 
 /* When a file's content first stood at its path: what an index says, or else the
  * fallback. In milliseconds, as images are dated; git itself compares whole seconds. */

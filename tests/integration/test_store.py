@@ -1,14 +1,17 @@
 """`hob store`: a store with an XFS of its own, made, filled, grown, unmounted, and with a full disk below."""
 
+import fcntl
 import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 
 import pytest
 
 import leftovers
+from history import assert_image
 from hobtest import BUILD, Hob, wait_for
 
 SIZE = 640 << 20
@@ -54,6 +57,38 @@ def place(tmp_path):
     yield path
     leftovers.unmount_soon(path)
     wait_no_loops(path + ".xfs")
+
+
+def shared_bytes(path):
+    """Of the file's blocks those that others have too, as FIEMAP says."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        head = struct.pack("=QQLLLL", 0, 0xffffffffffffffff, 0, 0, 200, 0)
+        reply = bytearray(head + bytes(200 * 56))
+        fcntl.ioctl(file, 0xc020660b, reply)
+    count = struct.unpack_from("=L", reply, 20)[0]
+    extents = [struct.unpack_from("=QQQQQLLLL", reply, 32 + 56 * number) for number in range(count)]
+    return sum(extent[2] for extent in extents if extent[5] & 0x2000)
+
+
+def test_indexes_of_deltas_share_blocks(hob):
+    """The index of a commit that changes one file is, but for some blocks, that of the full checkout."""
+    assert store_verb(hob.store, "create", "--xfs", "640MiB").returncode == 0
+    repository = hob.repository("app")
+    repository.commit({f"folder/{number}.txt": f"{number}\n" for number in range(2000)})
+    hob.environment("app", source={"url": repository.path})
+    hob.build("app")
+    repository.commit({"folder/1000.txt": "1001\n"})
+    hob.build("app")
+    index = f"{hob.store}/layers/3/tree/workspace/.git/index"
+    assert os.path.exists(index) and os.path.getsize(index) > 100000
+    assert shared_bytes(index) >= os.path.getsize(index) - 4 * 4096
+    repository.commit({"folder/new.txt": "new\n"})
+    hob.build("app")
+    assert shared_bytes(f"{hob.store}/layers/4/tree/workspace/.git/index") > 0
+    layers = [row["id"] for row in json.loads(hob.hob("images", "info", "app", "--json").stdout)["layers"]]
+    assert_image(hob.store, sorted(layers), "/workspace", repository.path, repository.commit_id(),
+                 f"{hob.folder}/scratch")
 
 
 def test_made_mounted_grown_and_used(hob):
