@@ -2,14 +2,18 @@
 commit after the other; and what a hostile repository says of them is refused."""
 
 import os
+import random
 import shutil
 import subprocess
 
+import pytest
+
 from git_servers import git_http
 from history import assert_image, tree_of
-from hobtest import Repository, git
+from hobtest import Failure, Repository, git, only_long, wait_for
 from test_build_history import head_layers
 
+ROUNDS = 100
 FILE = ("-c", "protocol.file.allow=always")
 
 
@@ -39,6 +43,13 @@ class Family:
         add_module(self.app, self.tool.path, "tool")
         self.app.commit({"README": "with submodules\n", **{f"many/{number}": "x\n" * 50 for number in range(40)}})
 
+    def commit(self, message):
+        """Of the index as it is: the work trees of the submodules are none of ours."""
+        with open(f"{self.app.path}/README", "a", encoding="utf-8") as file:
+            file.write(f"{message}\n")
+        git(self.app.path, "add", "README")
+        git(self.app.path, "commit", "-q", "-m", message)
+
     def check(self, modules="recursive"):
         layers = head_layers(self.machine)
         result = assert_image(self.machine.store, [layer[0] for layer in layers], "/workspace", self.app.path,
@@ -56,6 +67,24 @@ def test_like_a_clone(machine):
     layer = f"{machine.store}/layers/{head_layers(machine)[1][0]}/tree/workspace"
     assert os.path.exists(f"{layer}/third party/lib/vendor/deep/hello.txt")
     assert git(f"{layer}", "-c", "safe.directory=*", "config", "submodule.third party/lib.url") == family.lib.path
+
+
+def test_mirrors_of_submodules_are_kept_with_that_of_the_source(machine):
+    family = Family(machine)
+    machine.environment("app", source={"url": family.app.path})
+    machine.environment("other", source={"url": family.tool.path})
+    assert machine.hob_build("--all").returncode == 0
+    mirrors = f"{machine.store}/mirrors"
+
+    def collected():
+        for name in os.listdir(mirrors):
+            if name.endswith(".git"):
+                os.utime(f"{mirrors}/{name}", (1, 1))
+        assert machine.hob_build("--all").returncode == 0
+        return sum(name.endswith(".git") for name in os.listdir(mirrors))
+    assert collected() == 4
+    os.unlink(f"{machine.environments}/app.yaml")
+    assert collected() == 1
 
 
 def test_as_deep_as_the_environment_says(machine):
@@ -129,6 +158,63 @@ def test_submodules_come_and_go(machine):
     family.check()
 
 
+class Changes:
+    """Submodules that move, come, go, and change places with folders and files, from a seed."""
+
+    def __init__(self, family, seed):
+        self.family, self.dice = family, random.Random(seed)
+        self.places = {"third party/lib": "module", "tool": "module"}
+
+    def modules(self):
+        return [name for name, kind in self.places.items() if kind == "module"]
+
+    def clear(self, name):
+        git(self.family.app.path, "rm", "-rqf", "--ignore-unmatch", name)
+        shutil.rmtree(f"{self.family.app.path}/{name}", ignore_errors=True)
+        shutil.rmtree(f"{self.family.app.path}/.git/modules/{name}", ignore_errors=True)
+        self.places.pop(name, None)
+
+    def change(self):
+        app, dice = self.family.app, self.dice
+        kind = dice.choice(["move", "move", "move", "deep", "file", "file", "add", "gone", "folder", "plain"])
+        name = dice.choice(["third party/lib", "tool", "a/module", "b"])
+        source = dice.choice([self.family.lib, self.family.tool])
+        if kind == "deep":
+            self.family.deep.commit({"hello.txt": f"{dice.random()}\n"})
+            move_module(self.family.lib, "vendor/deep", self.family.deep.commit_id())
+        elif kind == "move" and self.modules():
+            name = dice.choice(self.modules())
+            url = git(app.path, "config", "-f", ".gitmodules", f"submodule.{name}.url")
+            source = self.family.lib if url.endswith("lib") else self.family.tool
+            source.commit({f"src/{dice.randrange(4)}/{dice.randrange(9)}.c": f"{dice.random()}\n" * dice.randrange(1, 90)})
+            move_module(app, name, source.commit_id())
+        elif kind == "add":
+            self.clear(name)
+            git(app.path, *FILE, "submodule", "--quiet", "add", "--force", source.path, name)
+            self.places[name] = "module"
+        elif kind in ("gone", "folder", "plain"):
+            self.clear(name)
+            files = {"gone": {}, "folder": {f"{name}/hello.txt": "mine\n", f"{name}/src/own.c": "own\n"},
+                     "plain": {name: "a file\n"}}[kind]
+            app.commit(files, kind) if files else git(app.path, "commit", "-q", "--allow-empty", "-m", kind)
+            self.places[name] = kind
+        self.family.commit(f"{kind} {name} {dice.random()}")
+
+
+@only_long
+def test_a_history_of_submodules(machine):
+    family = Family(machine)
+    changes = Changes(family, 5)
+    machine.environment("app", source={"url": family.app.path})
+    machine.build("app")
+    kinds = []
+    for _ in range(ROUNDS):
+        changes.change()
+        machine.build("app")
+        kinds.append(tuple(family.check()[0]))
+    assert ("base", "source", "delta") in kinds and ("base", "source") in kinds
+
+
 def test_of_a_server(machine):
     """The token goes to its own server only; a commit need not be on a branch any more that was once there."""
     os.mkdir(f"{machine.folder}/secrets")
@@ -164,6 +250,31 @@ def test_of_a_server(machine):
         done = machine.hob_build("app")
         assert done.returncode != 0 and "submodule public" in done.stderr, done.stderr
         assert not os.path.exists(offered), "the token of one server was shown to another"
+
+
+def test_warm_sandboxes_and_submodules(machine):
+    """A sync cannot change a submodule: a sandbox in use stays as it was, a warm one is replaced."""
+    family = Family(machine)
+    machine.environment("app", source={"url": family.app.path}, pool={"min": 1, "max": 3})
+    machine.build("app")
+    machine.start()
+    machine.wait_ready("app", 1, 60)
+    used = machine.client.create("app")
+    family.lib.commit({"src/1/1.c": "newer\n"})
+    move_module(family.app, "third party/lib", family.lib.commit_id())
+    machine.build("app")
+    clean = "git status --porcelain && git submodule status --recursive | grep -c '^[-+U]'; cat 'third party/lib/src/1/1.c'"
+    with pytest.raises(Failure) as failure:
+        machine.client.post(f"/v1/sandboxes/{used['id']}/sync", {})
+    assert "submodule third party/lib changes" in str(failure.value), failure.value
+    assert machine.client.output(used["id"], clean) == "0\n1\n"
+
+    def newest():
+        made = machine.client.create("app")
+        text = machine.client.output(made["id"], clean)
+        machine.client.delete(made["id"])
+        return text == "0\nnewer\n"
+    wait_for("sandboxes of the new image", newest, 60)
 
 
 def hostile(repository, text, path="sub"):
