@@ -1,8 +1,8 @@
 /*
  * git's index, format version 2, as plain bytes: an index of 70,000 entries is read by mapping it
  * and written in one piece, which costs libgit2 an allocation and a search for each entry. Entries
- * are sorted by path; extensions are not kept, git makes them anew. A delta's is stored whole, or as
- * the blocks that differ where the file system shares blocks; git's split index would be smaller
+ * are sorted by path; extensions are not kept, git makes them anew. A delta's is stored whole, or
+ * as the blocks that differ where the file system shares blocks; git's split index would be smaller
  * everywhere, but libgit2, JGit and go-git refuse it, and a sandbox is full of tools made of them.
  */
 #include "builder/git/git_internal.h"

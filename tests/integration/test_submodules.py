@@ -196,7 +196,11 @@ class Changes:
             self.clear(name)
             files = {"gone": {}, "folder": {f"{name}/hello.txt": "mine\n", f"{name}/src/own.c": "own\n"},
                      "plain": {name: "a file\n"}}[kind]
-            app.commit(files, kind) if files else git(app.path, "commit", "-q", "--allow-empty", "-m", kind)
+            for path, text in files.items():
+                os.makedirs(os.path.dirname(f"{app.path}/{path}"), exist_ok=True)
+                with open(f"{app.path}/{path}", "w", encoding="utf-8") as file:
+                    file.write(text)
+                git(app.path, "add", path)
             self.places[name] = kind
         self.family.commit(f"{kind} {name} {dice.random()}")
 
