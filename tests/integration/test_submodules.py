@@ -186,7 +186,8 @@ class Changes:
             name = dice.choice(self.modules())
             url = git(app.path, "config", "-f", ".gitmodules", f"submodule.{name}.url")
             source = self.family.lib if url.endswith("lib") else self.family.tool
-            source.commit({f"src/{dice.randrange(4)}/{dice.randrange(9)}.c": f"{dice.random()}\n" * dice.randrange(1, 90)})
+            text = f"{dice.random()}\n" * dice.randrange(1, 90)
+            source.commit({f"src/{dice.randrange(4)}/{dice.randrange(9)}.c": text})
             move_module(app, name, source.commit_id())
         elif kind == "add":
             self.clear(name)
@@ -267,7 +268,8 @@ def test_warm_sandboxes_and_submodules(machine):
     family.lib.commit({"src/1/1.c": "newer\n"})
     move_module(family.app, "third party/lib", family.lib.commit_id())
     machine.build("app")
-    clean = "git status --porcelain && git submodule status --recursive | grep -c '^[-+U]'; cat 'third party/lib/src/1/1.c'"
+    clean = ("git status --porcelain && git submodule status --recursive | grep -c '^[-+U]';"
+             " cat 'third party/lib/src/1/1.c'")
     with pytest.raises(Failure) as failure:
         machine.client.post(f"/v1/sandboxes/{used['id']}/sync", {})
     assert "submodule third party/lib changes" in str(failure.value), failure.value

@@ -114,7 +114,7 @@ int main(int argc, char **argv)
 			puts(*entry);
 		return 0;
 	}
-	if (argc > 2 && strcmp(argv[1], "-c") == 0) { /* a shell: says in the file FILE how it was started; "stay FILE" */
+	if (argc > 2 && strcmp(argv[1], "-c") == 0) { /* a shell: "FILE" or "stay FILE" */
 		int stay = strncmp(argv[2], "stay ", 5) == 0;
 		char folder[4096] = "";
 		FILE *file = fopen(argv[2] + (stay ? 5 : 0), "w");
