@@ -229,7 +229,7 @@ bool reserved_fits(const struct entry *entry, const struct pool *pool,
 	if (own != pool || entry->release_wanted || entry->outdated) {
 		return false;
 	}
-	if (entry->image == image) {
+	if (pool_image_is_same(entry->image, image)) {
 		return terms_are_any(terms) || terms_hold(own, image, entry_commit(entry), terms);
 	}
 	/* Replaced meanwhile; the claim says that it may be. */

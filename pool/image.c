@@ -274,6 +274,12 @@ struct pool_image *pool_image_ref(struct pool_image *image)
 	return image;
 }
 
+bool pool_image_is_same(const struct pool_image *a, const struct pool_image *b)
+{
+	return a == b ||
+	       (a != NULL && b != NULL && a->snapshot_id != 0 && a->snapshot_id == b->snapshot_id);
+}
+
 bool pool_image_is_torn(const struct pool_image *image)
 {
 	return image->source_count > 0 && image->sources[0].torn;

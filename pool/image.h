@@ -53,6 +53,8 @@ MUSTCHECK int pool_snapshot_find(struct manager *manager, const char *name,
 	struct pool_image **ret_image, struct error *err);
 struct pool_image *pool_image_ref(struct pool_image *image);
 void pool_image_put(struct pool_image *image); /* NULL is fine */
+/* Or the same snapshot, by the list from before it was flattened. */
+bool pool_image_is_same(const struct pool_image *a, const struct pool_image *b);
 /* A snapshot that was taken while a workspace was on its way from one commit to another. */
 bool pool_image_is_torn(const struct pool_image *image);
 /* Finds the snapshots whose lists of layers have become shorter since they were read. */
