@@ -134,13 +134,6 @@ static int resolve(const struct words *words, char *sha256, struct error *err)
 	return status < 0 ? status : oci_base_resolve(&machine, environment, fd, sha256, err);
 }
 
-static json_t *error_json(const struct error *err)
-{
-	return json_pack("{s: {s: s, s: o, s: o}}", "error", "kind", error_kind_name(err->kind),
-		"message", json_str_or_null(err->message), "hint",
-		err->hint[0] != '\0' ? json_str_or_null(err->hint) : json_null());
-}
-
 int resolve_main(int argc, char **argv)
 {
 	CLEANUP(json_decref_p) json_t *answer = NULL;
@@ -158,7 +151,8 @@ int resolve_main(int argc, char **argv)
 	if (status == 0) {
 		status = resolve(&words, sha256, &err);
 	}
-	answer = status < 0 ? error_json(&err) : json_pack("{s: s+}", "digest", "sha256:", sha256);
+	answer = status < 0 ? json_pack("{s:o}", "error", json_from_error(&err))
+			    : json_pack("{s:s+}", "digest", "sha256:", sha256);
 	json_print(answer);
 	return status < 0 ? error_exit_code(err.kind) : 0;
 }

@@ -64,8 +64,7 @@ static void print_file(const char *file, const struct pin_result *result, bool d
 static int take_answer(const char *output, char **ret_digest, struct error *err)
 {
 	CLEANUP(json_decref_p) json_t *answer = NULL;
-	const json_t *problem;
-	const char *digest, *hint;
+	const char *digest;
 
 	if (json_parse_object(output, strlen(output), &answer, err) < 0) {
 		return error_set(err, ERROR_INTERNAL, "hob-build gave no answer");
@@ -75,12 +74,8 @@ static int take_answer(const char *output, char **ret_digest, struct error *err)
 		*ret_digest = xstrdup(digest);
 		return 0;
 	}
-	problem = json_object_get(answer, "error");
-	digest = json_string_value(json_object_get(problem, "kind"));
-	hint = json_string_value(json_object_get(problem, "hint"));
-	error_set(err, error_kind_from_name(digest != NULL ? digest : ""), "%s",
-		json_string_value(json_object_get(problem, "message")));
-	return hint != NULL ? error_hint(err, "%s", hint) : -(int)err->kind;
+	return json_to_error(
+		json_object_get(answer, "error"), ERROR_INTERNAL, "hob-build gave no answer", err);
 }
 
 /* Registries are asked by hob-build, which gives up its rights first. */
