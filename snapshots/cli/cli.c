@@ -208,3 +208,49 @@ void cli_table_done(struct cli_table *table)
 	buffer_done(&table->text);
 	*table = (struct cli_table){0};
 }
+
+static void add_bytes(struct cli_table *table, uint64_t bytes)
+{
+	char text[CLI_TEXT_SIZE];
+
+	text_bytes(text, bytes);
+	cli_cell(table, text);
+}
+
+static void add_layer(struct cli_table *table, const struct layer *layer, bool sharing)
+{
+	char text[CLI_TEXT_SIZE];
+
+	snprintf(text, sizeof(text), "%lld", (long long)layer->id);
+	cli_cell(table, text);
+	cli_cell(table, layer->kind);
+	if (sharing) {
+		cli_cell(table, layer->refs > 1 ? "shared" : "exclusive");
+	}
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)layer->files);
+	cli_cell(table, text);
+	add_bytes(table, layer->bytes);
+	add_bytes(table, layer->stored);
+	cli_cell(table, layer->title);
+}
+
+void cli_layers_print(const struct layer *layers, size_t count, bool sharing)
+{
+	static const bool right[] = {true, false, true, true, true, false},
+			  right_sharing[] = {true, false, false, true, true, true, false};
+	static const char *const titles[] = {
+		"LAYER", "KIND", "", "FILES", "SIZE", "ON DISK", "TITLE"};
+	CLEANUP(cli_table_done)
+	struct cli_table table = {
+		.columns = ARRAY_SIZE(titles) - !sharing, .right = sharing ? right_sharing : right};
+
+	for (size_t i = 0; i < ARRAY_SIZE(titles); i++) {
+		if (sharing || titles[i][0] != '\0') {
+			cli_cell(&table, titles[i]);
+		}
+	}
+	for (size_t i = count; i-- > 0;) {
+		add_layer(&table, &layers[i], sharing);
+	}
+	cli_table_print(&table);
+}

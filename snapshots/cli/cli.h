@@ -135,4 +135,8 @@ void cli_cell(struct cli_table *table, const char *text);
 void cli_table_print(const struct cli_table *table);
 void cli_table_done(struct cli_table *table);
 
+struct layer;
+/* A table of them, the top one first; `sharing`: with a column for whether others share it. */
+void cli_layers_print(const struct layer *layers, size_t count, bool sharing);
+
 #endif

@@ -136,34 +136,6 @@ int cli_images_ls(struct snapshots_cli *cli, struct error *err)
 	return 0;
 }
 
-static void print_layers(const struct image *image)
-{
-	static const bool right[] = {true, false, true, true, true, false};
-	static const char *const titles[] = {"LAYER", "KIND", "FILES", "SIZE", "ON DISK", "TITLE"};
-	CLEANUP(cli_table_done)
-	struct cli_table table = {.columns = ARRAY_SIZE(titles), .right = right};
-	char text[CLI_TEXT_SIZE];
-
-	for (size_t i = 0; i < ARRAY_SIZE(titles); i++) {
-		cli_cell(&table, titles[i]);
-	}
-	for (size_t i = image->layer_count; i-- > 0;) {
-		const struct layer *layer = &image->layers[i];
-
-		snprintf(text, sizeof(text), "%lld", (long long)layer->id);
-		cli_cell(&table, text);
-		cli_cell(&table, layer->kind);
-		snprintf(text, sizeof(text), "%llu", (unsigned long long)layer->files);
-		cli_cell(&table, text);
-		text_bytes(text, layer->bytes);
-		cli_cell(&table, text);
-		text_bytes(text, layer->stored);
-		cli_cell(&table, text);
-		cli_cell(&table, layer->title);
-	}
-	cli_table_print(&table);
-}
-
 static void print_info(const struct inventory_row *row)
 {
 	const struct image *image = &row->image;
@@ -183,7 +155,7 @@ static void print_info(const struct inventory_row *row)
 	printf("Removing it:  %s %s; %s stay, shared with other images\n",
 		row->users[0] != NULL ? "would free" : "frees", exclusive, shared);
 	printf("Starts with:  %s\n\nLayers, the top one first:\n", image->manifest);
-	print_layers(image);
+	cli_layers_print(image->layers, image->layer_count, false);
 }
 
 /* ---- --packages ---- */

@@ -23,36 +23,6 @@ static json_t *layers_json(const struct snapshot *snapshot)
 	return layers;
 }
 
-static void print_layers(const struct snapshot *snapshot)
-{
-	static const bool right[] = {true, false, false, true, true, true, false};
-	static const char *const titles[] = {
-		"LAYER", "KIND", "", "FILES", "SIZE", "ON DISK", "TITLE"};
-	CLEANUP(cli_table_done)
-	struct cli_table table = {.columns = ARRAY_SIZE(titles), .right = right};
-	char text[CLI_TEXT_SIZE];
-
-	for (size_t i = 0; i < ARRAY_SIZE(titles); i++) {
-		cli_cell(&table, titles[i]);
-	}
-	for (size_t i = snapshot->layer_count; i-- > 0;) {
-		const struct layer *layer = &snapshot->layers[i];
-
-		snprintf(text, sizeof(text), "%lld", (long long)layer->id);
-		cli_cell(&table, text);
-		cli_cell(&table, layer->kind);
-		cli_cell(&table, layer->refs > 1 ? "shared" : "exclusive");
-		snprintf(text, sizeof(text), "%llu", (unsigned long long)layer->files);
-		cli_cell(&table, text);
-		text_bytes(text, layer->bytes);
-		cli_cell(&table, text);
-		text_bytes(text, layer->stored);
-		cli_cell(&table, text);
-		cli_cell(&table, layer->title);
-	}
-	cli_table_print(&table);
-}
-
 static void print_users(char *const *users, char *const *sandboxes)
 {
 	printf("Needed by:    %s", users[0] != NULL ? users[0] : "nothing");
@@ -114,7 +84,7 @@ static void print_info(const struct snapshot *snapshot, char *const *users, char
 		users[0] != NULL ? "would free" : "frees", exclusive, shared);
 	printf("Metadata:     %s\n", snapshot->metadata);
 	printf("Starts with:  %s\n\nLayers, the top one first:\n", snapshot->manifest);
-	print_layers(snapshot);
+	cli_layers_print(snapshot->layers, snapshot->layer_count, true);
 }
 
 static json_t *strings_json(char *const *strings)
