@@ -12,6 +12,8 @@
 #include <stdio.h>
 
 #define MASKED "***"
+/* "\r\n"; more of them do not wrap a line, and are not waited over. */
+#define LINE_ENDS_MAX 2
 
 struct form {
 	char *text;
@@ -28,7 +30,8 @@ struct mask {
 	struct buffer waiting;
 };
 
-enum match { MATCH_NONE, MATCH_PART, MATCH_WHOLE };
+/* A part may yet become longer than what is there as a whole, and so counts for more. */
+enum match { MATCH_NONE, MATCH_WHOLE, MATCH_PART };
 
 /* Takes the text over. One that is too short would be found by chance. */
 static void add_form(struct mask *mask, char *text, size_t length, bool wrapped)
@@ -133,7 +136,7 @@ void mask_free(struct mask *mask)
 static enum match match_form(
 	const struct form *form, const char *data, size_t length, size_t *ret_used)
 {
-	size_t at = 0, used = 0;
+	size_t at = 0, used = 0, line_ends = 0;
 
 	while (at < form->length) {
 		if (used == length) {
@@ -141,7 +144,9 @@ static enum match match_form(
 		}
 		if (data[used] == form->text[at]) {
 			at++;
-		} else if (!form->wrapped || (data[used] != '\n' && data[used] != '\r')) {
+			line_ends = 0;
+		} else if (!form->wrapped || (data[used] != '\n' && data[used] != '\r') ||
+			   ++line_ends > LINE_ENDS_MAX) {
 			return MATCH_NONE;
 		}
 		used++;
@@ -150,7 +155,7 @@ static enum match match_form(
 	return MATCH_WHOLE;
 }
 
-/* The longest that is there as a whole; else whether one could still come to be. */
+/* Gives the length of the longest that is there as a whole, 0 for none. */
 static enum match match_any(
 	const struct mask *mask, const char *data, size_t length, size_t *ret_used)
 {
@@ -185,7 +190,7 @@ static size_t show(const struct mask *mask, const char *data, size_t length, boo
 		if (match == MATCH_PART && !last) {
 			break;
 		}
-		if (match != MATCH_WHOLE) {
+		if (used == 0) {
 			at++;
 			continue;
 		}

@@ -80,6 +80,39 @@ static void test_lines(void **state)
 		"> ***\n> ***\n> mn\n> ***\n");
 }
 
+/* Its lines are secrets too, but what is left of the whole behind one of them is not shown. */
+static void test_a_part_that_is_a_secret_too(void **state)
+{
+	static const char value[] = "-----BEGIN KEY-----\nabcdefghijkl\nmn\n-----END KEY-----";
+
+	(void)state;
+	check(value, value, "***");
+	check("password\nof-two", "password\nof-tw", "***\nof-tw");
+}
+
+static void test_line_ends_are_not_waited_over(void **state)
+{
+	const char *name = "token";
+	char value[] = "s3cr3t-token";
+	struct secret secret = {value, strlen(value)};
+	const struct step_secrets secrets = {&name, &secret, 1};
+	struct buffer out = {0};
+	struct mask *mask = mask_new(&secrets, take, &out);
+	size_t length;
+	char *text = step_secret_base64(&secret, 0, &length);
+
+	(void)state;
+	mask_add(mask, text, 1);
+	assert_int_equal(out.length, 0);
+	for (size_t i = 0; i < 100; i++) {
+		mask_add(mask, "\n", 1);
+	}
+	assert_int_equal(out.length, 101);
+	mask_free(mask);
+	buffer_done(&out);
+	free(text);
+}
+
 static void test_without_secrets(void **state)
 {
 	struct buffer out = {0};
@@ -99,6 +132,8 @@ int main(void)
 		cmocka_unit_test(test_as_it_is),
 		cmocka_unit_test(test_base64),
 		cmocka_unit_test(test_lines),
+		cmocka_unit_test(test_a_part_that_is_a_secret_too),
+		cmocka_unit_test(test_line_ends_are_not_waited_over),
 		cmocka_unit_test(test_without_secrets),
 	};
 
