@@ -447,7 +447,8 @@ int main(int argc, char **argv)
 	struct error err = ERROR_INIT;
 	int code = 0;
 
-	if (argc > 1 && (streq(argv[1], "--fetch") || streq(argv[1], "--sync"))) {
+	if (argc > 1 && (streq(argv[1], "--fetch") || streq(argv[1], "--sync") ||
+				streq(argv[1], "--ancestry"))) {
 		return source_main(argc, argv);
 	}
 	if (argc > 1 && streq(argv[1], "--resolve-base")) {

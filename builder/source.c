@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "builder/credentials/credential.h"
+#include "builder/git/git_ancestry.h"
 #include "builder/git/git_way.h"
 #include "builder/local.h"
 #include "builder/machine.h"
@@ -150,5 +151,45 @@ int source_sync(struct machine *machine, const struct environment *environment,
 	tell(json_pack("{s:I, s:I, s:I, s:o}", "changes", (json_int_t)result.changes, "bytes",
 		(json_int_t)result.bytes, "commit_s", (json_int_t)result.to_time, "stale",
 		stale_to_json(environment, result.marks)));
+	return 0;
+}
+
+/* ---- history ---- */
+
+static json_t *ancestry_to_json(const struct git_ancestry *ancestry, char *const *commits)
+{
+	json_t *of = json_object();
+
+	for (size_t i = 0; ancestry->known && i < GIT_ANCESTRY_MAX && commits[i] != NULL; i++) {
+		enum git_descent descent = ancestry->of[i];
+
+		json_object_set_new(of, commits[i],
+			descent == GIT_COMMIT_UNKNOWN ? json_null()
+						      : json_boolean(descent == GIT_DESCENDS));
+	}
+	return json_pack("{s:b, s:o, s:o}", "known", ancestry->known, "commit",
+		ancestry->known ? json_str_or_null(ancestry->commit) : json_null(), "of", of);
+}
+
+int source_ancestry(struct machine *machine, const struct environment *environment,
+	const char *wanted, char *const *commits, struct error *err)
+{
+	CLEANUP(free_p) char *mirrors = xasprintf("%s/mirrors", machine->config->store);
+	CLEANUP(json_decref_p) json_t *json = NULL;
+	CLEANUP(free_p) char *path = NULL;
+	struct git_ancestry ancestry;
+	struct git_source source;
+	int status;
+
+	if (environment->source_count == 0) {
+		status = error_set(err, ERROR_NOT_FOUND, "%s has no source", environment->name);
+	} else {
+		source = source_of(&environment->sources[0], NULL, mirrors, &path);
+		status = git_ask_ancestry(machine, &source, wanted, commits,
+			strv_count((char **)(uintptr_t)commits), &ancestry, err);
+	}
+	json = status < 0 ? json_pack("{s:o}", "error", json_from_error(err))
+			  : ancestry_to_json(&ancestry, commits);
+	json_print(json);
 	return 0;
 }

@@ -1,7 +1,7 @@
 /*
- * Sources without a build: fetching the newest commits into the mirrors, and the way from one
- * commit to another for a sandbox that runs. hobd starts hob-build for both, since it reads no git
- * data.
+ * Sources without a build: fetching the newest commits into the mirrors, the way from one commit to
+ * another for a sandbox that runs, and whether one commit comes after another. hobd starts
+ * hob-build for all of these, since it reads no git data.
  */
 #ifndef HOB_BUILDER_SOURCE_H
 #define HOB_BUILDER_SOURCE_H
@@ -34,7 +34,13 @@ struct source_sync {
 MUSTCHECK int source_sync(struct machine *machine, const struct environment *environment,
 	const struct source_sync *sync, struct error *err);
 
-/* The program of both: `hob-build --fetch …`, `hob-build --sync …`. */
+/* Writes which of `commits` (a NULL-terminated list, in full) have `wanted` in the history of the
+ * first source, as one JSON line to standard output: {"known", "commit", "of": {COMMIT: true,
+ * false, or null when the mirror lacks it}}, or {"error": {…}}. */
+MUSTCHECK int source_ancestry(struct machine *machine, const struct environment *environment,
+	const char *wanted, char *const *commits, struct error *err);
+
+/* The program of all: `hob-build --fetch …`, `--sync …`, `--ancestry …`. */
 int source_main(int argc, char **argv);
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * `hob-build --fetch` and `--sync`: what hobd asks for between builds. No sandbox, no catalog, one
- * environment; --fetch is started as root, since sources on this machine may be root's, and becomes
- * user hob before it reads any of them.
+ * `hob-build --fetch`, `--sync` and `--ancestry`: what hobd asks for between builds. No sandbox, no
+ * catalog, one environment; --fetch is started as root, since sources on this machine may be
+ * root's, and becomes user hob before it reads any of them.
  */
 #include "base/log.h"
 #include "base/memory.h"
@@ -19,15 +19,20 @@
 static const char usage[] =
 	"usage: hob-build --fetch ENVIRONMENT [--config FILE]   (as root)\n"
 	"       hob-build --sync ENVIRONMENT --from COMMIT --to COMMIT --ref REF [--source N]\n"
+	"       hob-build --ancestry ENVIRONMENT --commit COMMIT COMMIT...\n"
 	"\n"
 	"For hobd. --fetch brings the mirrors of an environment's sources up to date and writes "
 	"what\n"
 	"it found to the store. --sync writes the way from one commit to another to its output, "
 	"as\n"
-	"hob-init applies it to a workspace, and a line about it to its standard error.\n";
+	"hob-init applies it to a workspace, and a line about it to its standard error.\n"
+	"--ancestry says which of the commits are, or come after, the one of --commit in the "
+	"history of\n"
+	"the first source.\n";
 
 struct words {
-	const char *config, *fetch, *sync;
+	const char *config, *fetch, *sync, *ancestry, *commit;
+	char *const *commits;
 	bool help;
 	struct source_sync way;
 };
@@ -35,6 +40,8 @@ struct words {
 enum {
 	OPTION_FETCH = 256,
 	OPTION_SYNC,
+	OPTION_ANCESTRY,
+	OPTION_COMMIT,
 	OPTION_SOURCE,
 	OPTION_FROM,
 	OPTION_TO,
@@ -50,6 +57,12 @@ static void take_option(struct words *words, int option)
 		break;
 	case OPTION_SYNC:
 		words->sync = optarg;
+		break;
+	case OPTION_ANCESTRY:
+		words->ancestry = optarg;
+		break;
+	case OPTION_COMMIT:
+		words->commit = optarg;
 		break;
 	case OPTION_SOURCE:
 		words->way.index = strtoul(optarg, NULL, 10);
@@ -72,11 +85,29 @@ static void take_option(struct words *words, int option)
 	}
 }
 
+/* One of the three, with what it needs. */
+static bool is_whole(const struct words *words)
+{
+	const struct source_sync *way = &words->way;
+	bool operands = *words->commits != NULL;
+
+	if ((words->fetch != NULL) + (words->sync != NULL) + (words->ancestry != NULL) != 1) {
+		return false;
+	}
+	if (words->ancestry != NULL) {
+		return words->commit != NULL && operands;
+	}
+	return !operands &&
+	       (words->sync == NULL || (way->from != NULL && way->to != NULL && way->ref != NULL));
+}
+
 static int parse(int argc, char **argv, struct words *words, struct error *err)
 {
 	static const struct option table[] = {
 		{"fetch", required_argument, NULL, OPTION_FETCH},
 		{"sync", required_argument, NULL, OPTION_SYNC},
+		{"ancestry", required_argument, NULL, OPTION_ANCESTRY},
+		{"commit", required_argument, NULL, OPTION_COMMIT},
 		{"source", required_argument, NULL, OPTION_SOURCE},
 		{"from", required_argument, NULL, OPTION_FROM},
 		{"to", required_argument, NULL, OPTION_TO},
@@ -85,7 +116,6 @@ static int parse(int argc, char **argv, struct words *words, struct error *err)
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
-	const struct source_sync *way = &words->way;
 	int option;
 
 	opterr = 0;
@@ -97,12 +127,11 @@ static int parse(int argc, char **argv, struct words *words, struct error *err)
 		}
 		take_option(words, option);
 	}
-	if (!words->help &&
-		((words->fetch != NULL) == (words->sync != NULL) || argv[optind] != NULL ||
-			(words->sync != NULL &&
-				(way->from == NULL || way->to == NULL || way->ref == NULL)))) {
-		error_set(
-			err, ERROR_USAGE, "--fetch ENVIRONMENT, or --sync with all that it needs");
+	words->commits = &argv[optind];
+	if (!words->help && !is_whole(words)) {
+		error_set(err, ERROR_USAGE,
+			"--fetch ENVIRONMENT, or --sync or --ancestry with all that it "
+			"needs");
 		return error_hint(err, "hob-build --fetch --help");
 	}
 	return 0;
@@ -111,6 +140,9 @@ static int parse(int argc, char **argv, struct words *words, struct error *err)
 static int run_one(struct machine *machine, const struct words *words,
 	struct environment *environment, const struct local_files *files, struct error *err)
 {
+	if (words->ancestry != NULL) {
+		return source_ancestry(machine, environment, words->commit, words->commits, err);
+	}
 	return words->fetch != NULL ? source_fetch(machine, environment, files, err)
 				    : source_sync(machine, environment, &words->way, err);
 }
@@ -129,7 +161,9 @@ static int become_user(const struct config *config, struct environment *environm
 
 static int run(const struct words *words, struct error *err)
 {
-	const char *name = words->fetch != NULL ? words->fetch : words->sync;
+	const char *name = words->fetch != NULL  ? words->fetch
+			   : words->sync != NULL ? words->sync
+						 : words->ancestry;
 	CLEANUP(config_free_p) struct config *config = NULL;
 	CLEANUP(environment_list_done) struct environment_list list = {0};
 	CLEANUP(report_free_p) struct report *report = report_new(REPORT_QUIET);

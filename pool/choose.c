@@ -13,6 +13,7 @@
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
 #include "pool/services.h"
+#include "pool/sync/ancestry.h"
 
 #include <inttypes.h>
 #include <strings.h>
@@ -114,8 +115,13 @@ bool terms_hold(struct pool *pool, const struct pool_image *image, const char *c
 	const char *wanted = terms->min_commit;
 	bool young = terms->max_age_ms < 0, new_enough = wanted == NULL;
 	int64_t now_ms = clock_real_ms(), current_ms = image->created_ms;
+	enum descent descent = DESCENT_UNKNOWN;
 
 	new_enough = new_enough || commit_is(commit, wanted);
+	if (!new_enough) {
+		descent = ancestry_known(pool, commit, wanted);
+		new_enough = descent == DESCENT_YES;
+	}
 	young = young || now_ms - current_ms <= terms->max_age_ms;
 	if (!young && image == pool->head) {
 		young = now_ms - pool->head_current_ms <= terms->max_age_ms;
@@ -123,7 +129,7 @@ bool terms_hold(struct pool *pool, const struct pool_image *image, const char *c
 	if (young && new_enough) {
 		return true;
 	}
-	if (!young && image != pool->head) {
+	if ((!young && image != pool->head) || descent == DESCENT_NO) {
 		return false;
 	}
 	look_at_builds(pool, image, wanted, &new_enough);
@@ -184,6 +190,19 @@ struct entry *ready_find(const struct pool *pool, const struct pool_image *image
 		second = second != NULL ? second : entry;
 	}
 	return second;
+}
+
+struct entry *ready_find_newer(
+	struct pool *pool, const struct pool_image *image, const struct terms *terms)
+{
+	struct entry *entry = pool->entries[ENTRY_READY].first;
+
+	while (entry != NULL && (entry->image != image || entry->outdated ||
+					entry->client == NULL || entry->hint != NULL ||
+					!terms_hold(pool, image, entry_commit(entry), terms))) {
+		entry = entry->next;
+	}
+	return entry;
 }
 
 struct entry *ready_find_older(struct pool *pool, const struct terms *terms)

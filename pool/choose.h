@@ -31,7 +31,8 @@ struct terms {
 
 bool terms_are_any(const struct terms *terms);
 /* Is what stands on `image`, its workspace at `commit`, new enough? min_commit holds at that commit
- * and on images that were published after one at it; ancestry is git's to know, not ours. */
+ * and at those that come after it in history. Where nobody can say whether one does (ancestry.h),
+ * it holds on images that were published after one at it. */
 bool terms_hold(struct pool *pool, const struct pool_image *image, const char *commit,
 	const struct terms *terms);
 /* Always ERROR_CONFLICT: not even the environment's newest image meets them. Asks for a build. */
@@ -40,6 +41,10 @@ int terms_refuse(struct pool *pool, const struct terms *terms, struct error *err
 /* The oldest ready one on the image that no hint reserves, with its services as they are wanted;
  * one of which a service is just started again only when there is no other. NULL: none. */
 struct entry *ready_find(const struct pool *pool, const struct pool_image *image);
+/* Ready, unreserved, on the image and within the terms, which the image itself is not: the source
+ * of some may have been brought further. NULL: none. */
+struct entry *ready_find_newer(
+	struct pool *pool, const struct pool_image *image, const struct terms *terms);
 /* Ready, unreserved and within the terms, though its image has been replaced: the newest of them.
  * Only for terms that say how old it may be. */
 struct entry *ready_find_older(struct pool *pool, const struct terms *terms);

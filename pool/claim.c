@@ -401,10 +401,11 @@ static struct entry *find_ready(struct pool *pool, const struct pool_image *imag
 {
 	struct entry *entry = ready_find(pool, image);
 
-	if (entry != NULL && (image_fits || terms_hold(pool, image, entry_commit(entry), terms))) {
+	if (entry != NULL && image_fits) {
 		return entry;
 	}
-	return ready_find_older(pool, terms);
+	entry = entry != NULL ? ready_find_newer(pool, image, terms) : NULL;
+	return entry != NULL ? entry : ready_find_older(pool, terms);
 }
 
 /* None is ready: waits for one. NULL when it was answered. */

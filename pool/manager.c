@@ -20,6 +20,7 @@
 #include "pool/sandbox/sandbox.h"
 #include "pool/services.h"
 #include "pool/snapshot.h"
+#include "pool/sync/ancestry.h"
 #include "pool/sync/fetch.h"
 #include "pool/sync/sync.h"
 #include "pool/sync/transfer.h"
@@ -121,7 +122,7 @@ static bool pool_is_used(const struct pool *pool)
 		}
 	}
 	return pool->conf != NULL || pool->claims_first != NULL || pool->build_running ||
-	       fetch_is_running(pool);
+	       fetch_is_running(pool) || ancestry_is_asked(pool);
 }
 
 static void pool_free(struct pool *pool)
@@ -132,6 +133,7 @@ static void pool_free(struct pool *pool)
 	warm_set_put(pool->warm);
 	demand_free(pool->demand);
 	source_state_free(pool->source);
+	ancestry_memory_free(pool->ancestry);
 	pool_image_put(pool->head);
 	free(pool);
 }
@@ -369,6 +371,7 @@ void manager_close(struct manager *manager)
 	disks_close(manager);
 	snapshots_close(manager);
 	transfers_close(manager);
+	ancestries_close(manager);
 	forget_entries(manager);
 	demands_close(manager);
 	environments_close(manager);

@@ -28,6 +28,8 @@
 struct loop;
 struct loop_timer;
 struct loop_source;
+struct ancestry;
+struct ancestry_memory;
 struct launcher;
 struct claim;
 struct claim_note;
@@ -91,6 +93,7 @@ struct pool {
 	int64_t retry_at_ms; /* monotonic */
 	int64_t trouble_until_ms; /* monotonic: services died in ready ones; not over before this */
 	struct error failure;
+	struct ancestry_memory *ancestry; /* sync/ancestry.c's */
 	struct source_state *source; /* fetch.c's: the newest commits that are known */
 	struct fetch_wait sync_wait; /* wanted.c's, for all of its sandboxes that ask */
 	struct loop_timer *sync_timer; /* sync_wanted_soon's */
@@ -151,6 +154,7 @@ struct manager {
 	struct snapshot_job *snapshot_jobs;
 	struct store_work *store_works; /* of api/store_work.c */
 	struct transfer *transfers;
+	struct ancestry *ancestries; /* questions under way, newest first */
 	size_t removals; /* of what snapshots left, asked of the launcher */
 	struct upkeep *upkeep;
 	struct demands *demands;

@@ -13,6 +13,7 @@
 #include "pool/manager.h"
 #include "pool/meter.h"
 #include "pool/sandbox/sandbox.h"
+#include "pool/sync/ancestry.h"
 #include "gen/version.h"
 
 void handle_health(struct http_request *request)
@@ -103,6 +104,67 @@ static void start_claim(struct http_request *request, struct claim_body *body)
 	json_decref(spec.metadata);
 }
 
+/* A claim that can only be judged once git's history was asked. */
+struct asking {
+	struct ancestry_wait wait;
+	struct http_request *request;
+	json_t *json;
+};
+
+static void asking_free(struct asking *asking)
+{
+	json_decref(asking->json);
+	free(asking);
+}
+
+static void on_asker_gone(void *work)
+{
+	struct asking *asking = work;
+
+	ancestry_forget(&asking->wait);
+	asking_free(asking);
+}
+
+static void on_answered(struct ancestry_wait *wait, const struct error *err)
+{
+	struct asking *asking = container_of(wait, struct asking, wait);
+	struct http_request *request = asking->request;
+	struct error failure = ERROR_INIT;
+	struct claim_body body;
+
+	http_request_work_done(request);
+	if (err != NULL) {
+		http_reply_error(request, err);
+	} else if (claim_body_parse(asking->json, &body, &failure) < 0) {
+		http_reply_error(request, &failure);
+	} else {
+		start_claim(request, &body);
+		claim_body_done(&body);
+	}
+	asking_free(asking);
+}
+
+/* True: it goes on when the answer is there. */
+static bool ask_first(struct http_request *request, json_t *json, const struct claim_body *body)
+{
+	struct pool *pool =
+		body->min_commit != NULL ? manager_pool(request->manager, body->environment) : NULL;
+	struct asking *asking;
+
+	if (pool == NULL) {
+		return false;
+	}
+	asking = xcalloc(1, sizeof(*asking));
+	asking->request = request;
+	asking->json = json_incref(json);
+	if (!ancestry_ask(pool, body->min_commit, &asking->wait, on_answered)) {
+		asking_free(asking);
+		return false;
+	}
+	http_request_work(request, asking, on_asker_gone);
+	return true;
+}
+
 void handle_sandbox_create(struct http_request *request)
 {
 	CLEANUP(json_decref_p) json_t *json = NULL;
@@ -113,7 +175,9 @@ void handle_sandbox_create(struct http_request *request)
 		http_reply_error(request, &err);
 		return;
 	}
-	start_claim(request, &body);
+	if (!ask_first(request, json, &body)) {
+		start_claim(request, &body);
+	}
 	claim_body_done(&body);
 }
 

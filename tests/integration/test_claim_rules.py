@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hobtest import ROOT, Failure, repeating, wait_for
+from hobtest import ROOT, Failure, git, repeating, wait_for
 
 
 def start(machine, least=2, most=20, env=None, **keys):
@@ -178,10 +178,45 @@ def test_min_commit(machine):
         with pytest.raises(Failure) as never:
             machine.client.create("app", min_commit="0123456789abcdef")
     assert never.value.status == 409
+    assert "0123456789abcdef is not known" in never.value.message and "push it" in never.value.hint
     time.sleep(0.5)
     count = len(machine.client.get("/v1/builds?environment=app")["builds"])
     # One in ten seconds (BUILD_GAP_MS).
     assert count <= started + 1 + (time.monotonic() - begin) // 10, "builds in a storm"
+
+
+def test_min_commit_by_history(machine):
+    """What counts is git's history: commits that were never built, and not what a later build left out."""
+    repository = start(machine, 1)
+    never_built = repository.commit({"hello.txt": "second\n"})
+    third = repository.commit({"hello.txt": "third\n"})
+    machine.build("app")
+    wait_for("the pool to move", lambda: (machine.pool("app")["commit"], machine.pool("app")["stale"]) == (third, 0))
+    for commit in (never_built, never_built[:10].upper(), third):
+        made = machine.client.create("app", min_commit=commit)
+        assert made["commit"] == third and made["behind_s"] == 0
+    machine.kill()
+    machine.start()
+    assert machine.client.create("app", min_commit=never_built)["commit"] == third
+    # Written anew without them: what was built before is not in what is built now.
+    git(repository.path, "reset", "--hard", "HEAD~2")
+    fourth = repository.commit({"hello.txt": "fourth\n"})
+    machine.build("app")
+    wait_for("the pool to move", lambda: machine.pool("app")["commit"] == fourth)
+    with pytest.raises(Failure) as gone:
+        machine.client.create("app", min_commit=third)
+    assert (gone.value.status, gone.value.kind) == (409, "conflict") and third in gone.value.message
+    assert machine.client.create("app", min_commit=fourth)["commit"] == fourth
+
+
+def test_min_commit_of_a_source_that_is_gone(machine):
+    repository = start(machine, 1)
+    first = repository.commit_id()
+    os.rename(repository.path, repository.path + ".away")
+    assert machine.client.create("app", min_commit=first)["commit"] == first
+    with pytest.raises(Failure) as unknown:
+        machine.client.create("app", min_commit="0123456789abcdef")
+    assert "0123456789abcdef is not known here" in unknown.value.message
 
 
 def attempt(machine, commit):
