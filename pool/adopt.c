@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "base/process.h"
 #include "pool/dormant.h"
+#include "pool/events.h"
 #include "pool/freeze.h"
 #include "pool/hints/hint.h"
 #include "pool/image.h"
@@ -268,6 +269,7 @@ void entry_adopted(struct entry *entry, const uint32_t *execs, size_t count)
 	struct error err = ERROR_INIT;
 
 	(void)fault_point("adopt.hello");
+	events_load(entry);
 	if (entry_set_state(entry, state, &err) < 0) {
 		log_failure("sandbox.not_adopted", &err, "sandbox", entry->record.id);
 		entry_release(entry, "could not be adopted");

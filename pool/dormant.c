@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "pool/choose.h"
 #include "pool/entry.h"
+#include "pool/events.h"
 #include "pool/freeze.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
@@ -241,10 +242,14 @@ void dormant_lay_down(struct entry *entry)
 {
 	struct manager *manager = entry->manager;
 	struct entry_record record = entry->record;
+	struct entry *dormant;
 
 	entry->record.env = NULL;
 	entry->record.metadata = NULL;
-	place(manager, &record, entry->comes_back_from);
+	dormant = place(manager, &record, entry->comes_back_from);
+	events_move(entry, dormant);
+	event_add_state(dormant, entry_state_name(ENTRY_RELEASING), entry_state_name(ENTRY_DORMANT),
+		entry->release_reason);
 	log_info("sandbox.dormant", "sandbox", record.id, "environment", record.environment,
 		"snapshot", entry->comes_back_from->snapshot_id);
 }

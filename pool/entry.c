@@ -7,6 +7,7 @@
 #include "base/loop.h"
 #include "base/memory.h"
 #include "pool/dormant.h"
+#include "pool/events.h"
 #include "pool/freeze.h"
 #include "pool/hints/hint.h"
 #include "pool/image.h"
@@ -63,6 +64,7 @@ void entry_free(struct entry *entry)
 	}
 	assert(entry->uses == NULL && entry->waits == NULL && entry->runs == NULL);
 	hint_forget(entry);
+	events_free(entry);
 	loop_timer_free(entry->timer);
 	loop_timer_free(entry->freeze_timer);
 	loop_timer_free(entry->meter_timer);
@@ -249,6 +251,11 @@ void entry_move(struct entry *entry, enum entry_state state)
 	entry->record.state = state;
 	log_debug("sandbox.state", "sandbox", entry->record.id, "environment", entry->pool->name,
 		"from", entry_state_name(from), "to", entry_state_name(state));
+	/* Adopted, it is what it was; and what is about to be dormant is not gone. */
+	if (entry->adopt_as == ENTRY_GONE && (state != ENTRY_GONE || !dormant_is_due(entry))) {
+		event_add_state(entry, entry_state_name(from), entry_state_name(state),
+			state == ENTRY_RELEASING ? entry->release_reason : entry->why);
+	}
 	manager_dirty(entry->manager);
 }
 

@@ -28,6 +28,7 @@ struct claim;
 struct warm_set;
 struct sync;
 struct sync_about;
+struct entry_events;
 struct entry;
 
 struct entry_list {
@@ -79,6 +80,8 @@ struct entry {
 	bool dozes; /* a look woke it, which is to leave no trace */
 	int64_t slept_at_ms; /* of `dozes`: paused since then */
 	struct entry_disk disk;
+	struct entry_events *events; /* events.h; NULL: none yet */
+	const char *why; /* for the event of the state that follows; NULL: nothing to say */
 	unsigned freeze_looks;
 	struct entry_pause *pauses;
 	int64_t requested_us; /* monotonic: when its creation was asked for */

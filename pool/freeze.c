@@ -179,7 +179,9 @@ static int fall_asleep(struct entry *entry, int64_t since_ms, const char *reason
 
 	meter_pause(entry);
 	entry->record.paused_at_ms = since_ms > 0 ? since_ms : clock_real_ms();
+	entry->why = reason;
 	status = entry_set_state(entry, ENTRY_PAUSED, err);
+	entry->why = NULL;
 	if (status < 0) {
 		entry->record.paused_at_ms = 0;
 		meter_resume(entry);

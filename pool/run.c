@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "configs/config.h"
 #include "pool/entry.h"
+#include "pool/events.h"
 #include "pool/freeze.h"
 #include "pool/manager.h"
 #include "pool/record.h"
@@ -134,6 +135,7 @@ static void on_started(void *context, uint32_t pid)
 	struct run *run = context;
 
 	run->pid = pid;
+	event_add_run(run->entry, EVENT_EXEC_STARTED, run);
 	for (struct run_sink *sink = run->sinks, *next; sink != NULL; sink = next) {
 		next = sink->next;
 		if (sink->started != NULL) {
@@ -220,6 +222,7 @@ static void run_end(struct run *run)
 	loop_timer_stop(run->timeout);
 	buffer_done(&run->stdin_pending);
 	entry->runs_running--;
+	event_add_run(entry, EVENT_EXEC_ENDED, run);
 	entry_touch(entry);
 	entry_arm(entry);
 	end_sinks(run);

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "pool/entry.h"
+#include "pool/events.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
@@ -261,8 +262,10 @@ static void on_failed(
 
 static void on_changed(void *context, const char *name, enum service_state state)
 {
-	const struct entry *entry = context;
+	struct entry *entry = context;
 
+	event_add(entry, EVENT_SERVICE,
+		json_pack("{s:s, s:s}", "service", name, "state", service_state_name(state)));
 	log_debug("service.state", "sandbox", entry->record.id, "service", name, "state",
 		service_state_name(state));
 }

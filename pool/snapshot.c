@@ -11,6 +11,7 @@
 #include "base/process.h"
 #include "configs/config.h"
 #include "pool/entry.h"
+#include "pool/events.h"
 #include "pool/freeze.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
@@ -160,6 +161,8 @@ static void job_finish(struct snapshot_job *job)
 		if (job->entry != NULL) {
 			job->entry->last_snapshot = result.id;
 			job->entry->last_layer = job->layer;
+			event_add(job->entry, EVENT_SNAPSHOT,
+				json_pack("{s:o}", "snapshot", json_str_or_null(name)));
 		}
 		detach(job);
 		job->manager->snapshots_taken++;
@@ -170,6 +173,9 @@ static void job_finish(struct snapshot_job *job)
 			fn(job->context, &result, NULL);
 		}
 	} else {
+		if (job->entry != NULL) {
+			event_add_error(job->entry, EVENT_SNAPSHOT, &job->failure);
+		}
 		detach(job);
 		log_failure("snapshot.failed", &job->failure, "sandbox", job->id);
 		if (fn != NULL) {

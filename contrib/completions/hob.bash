@@ -33,7 +33,8 @@ _hob_builds() {
 _hob_operands() {
 	case "$*" in
 	create | warm | build | 'pool explain' | 'env info' | 'images ls') _hob_environments ;;
-	exec | info | logs | ps | attach | timeout | sync | pause | resume | rm | snapshot | fork) _hob_sandboxes ;;
+	exec | info | logs | events | ps | attach | timeout | sync | pause | resume) _hob_sandboxes ;;
+	rm | snapshot | fork) _hob_sandboxes ;;
 	restore | 'snapshots info' | 'snapshots rm' | 'snapshots pin' | 'snapshots unpin' | 'snapshots tag' | \
 		'snapshots export' | 'snapshots verify' | 'snapshots flatten') _hob_snapshots ;;
 	'snapshots diff') _hob_snapshots && _hob_images ;;

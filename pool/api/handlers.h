@@ -19,6 +19,7 @@ void handle_sandbox_list(struct http_request *request);
 void handle_sandbox_get(struct http_request *request);
 void handle_sandbox_delete(struct http_request *request);
 void handle_sandbox_timeout(struct http_request *request);
+void handle_sandbox_events(struct http_request *request); /* handle_events.c */
 
 /* handle_pause.c */
 void handle_sandbox_pause(struct http_request *request);

@@ -14,6 +14,7 @@ const struct route http_routes[] = {
 	{"GET", "/v1/sandboxes", handle_sandbox_list, 0},
 	{"GET", "/v1/sandboxes/*", handle_sandbox_get, 0},
 	{"DELETE", "/v1/sandboxes/*", handle_sandbox_delete, 0},
+	{"GET", "/v1/sandboxes/*/events", handle_sandbox_events, 0},
 	{"POST", "/v1/sandboxes/*/timeout", handle_sandbox_timeout, 0},
 	{"POST", "/v1/sandboxes/*/pause", handle_sandbox_pause, 0},
 	{"POST", "/v1/sandboxes/*/resume", handle_sandbox_resume, ROUTE_WAKES},

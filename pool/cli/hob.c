@@ -10,6 +10,7 @@ static const struct verb *const verbs[] = {
 	&verb_ls,
 	&verb_info,
 	&verb_logs,
+	&verb_events,
 	&verb_ps,
 	&verb_attach,
 	&verb_timeout,

@@ -45,10 +45,10 @@ struct call {
 	.values_size = sizeof(type)
 
 extern const struct verb verb_create, verb_exec, verb_attach, verb_shell, verb_cp, verb_ls,
-	verb_info, verb_logs, verb_ps, verb_timeout, verb_sync, verb_pause, verb_resume, verb_usage,
-	verb_rm, verb_snapshot, verb_restore, verb_fork, verb_pool, verb_build, verb_builds,
-	verb_env, verb_env_import, verb_env_pin, verb_images, verb_snapshots, verb_warm,
-	verb_simulate, verb_doctor, verb_version, verb_help;
+	verb_info, verb_logs, verb_events, verb_ps, verb_timeout, verb_sync, verb_pause,
+	verb_resume, verb_usage, verb_rm, verb_snapshot, verb_restore, verb_fork, verb_pool,
+	verb_build, verb_builds, verb_env, verb_env_import, verb_env_pin, verb_images,
+	verb_snapshots, verb_warm, verb_simulate, verb_doctor, verb_version, verb_help;
 /* Of `hob pool`, in a file of its own. */
 extern const struct verb pool_explain, pool_hints;
 extern const struct verb verb_store;

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "pool/claim.h"
 #include "pool/entry.h"
+#include "pool/events.h"
 #include "pool/freeze.h"
 #include "pool/image.h"
 #include "pool/lifecycle.h"
@@ -172,6 +173,9 @@ static void sync_end(struct sync *sync)
 		log_failure("sandbox.not_synced", &about->error, "sandbox", entry->record.id,
 			"outcome", outcome_names[outcome]);
 	}
+	event_add(entry, EVENT_SYNC,
+		json_pack("{s:s, s:s}", "outcome", outcome_names[outcome], "commit",
+			entry_commit_of(entry, 0)));
 	if (outcome == SYNC_DONE && as != NULL) {
 		entry_count_as(entry, as);
 	}
