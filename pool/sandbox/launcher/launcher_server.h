@@ -66,8 +66,7 @@ void sandbox_end(struct server *server, const char *id);
 /* fork and exec of hob-build. */
 MUSTCHECK int build_spawn(const struct server *server, const char *environment,
 	enum build_mode mode, pid_t *ret_pid, int *ret_pidfd, struct error *err);
-/* The same of hob-snapshots upkeep. */
-/* snapshot: the one to flatten; empty: all upkeep. */
+/* The same of hob-snapshots; snapshot: the one to flatten, empty: all upkeep. */
 MUSTCHECK int upkeep_spawn(const struct server *server, const char *snapshot, pid_t *ret_pid,
 	int *ret_pidfd, struct error *err);
 
