@@ -138,6 +138,7 @@ static void fingerprint_set(struct environment *environment)
 		digest_add_str_or_null(digest, environment->base_date);
 		digest_add_str_or_null(digest, environment->base_mirror);
 		digest_add_str_or_null(digest, environment->base_components);
+		digest_add_str_or_null(digest, environment->base_security);
 	}
 	for (size_t i = 0; i < environment->source_count; i++) {
 		digest_add_str_or_null(digest, environment->sources[i].url);
@@ -272,6 +273,7 @@ void environment_free(struct environment *environment)
 	free(environment->base_date);
 	free(environment->base_mirror);
 	free(environment->base_components);
+	free(environment->base_security);
 	free(environment->base_keyring);
 	strv_free(environment->env);
 	free(environment->user);

@@ -137,6 +137,7 @@ struct environment {
 	char *base_user, *base_secret; /* oci: for the registry; NULL: nobody */
 	char *base_date; /* deb: as in deb_reference.h; NULL is refused by builds */
 	char *base_mirror, *base_components; /* deb: http(s)://, may hold {date}; "main contrib" */
+	char *base_security; /* deb: a mirror of SUITE-security beside it; NULL: none */
 	char *base_keyring; /* deb: who may sign the mirror's release; NULL: Debian */
 	char **env; /* KEY=value for steps and commands, sorted; never NULL */
 	char *user; /* who commands run as inside, name or "uid[:gid]"; default root; NULL with an

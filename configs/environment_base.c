@@ -30,7 +30,7 @@ static const struct {
 } forms[] = {
 	{BASE_TAR, {"tar", "sha256"}, "sha256"},
 	{BASE_OCI, {"oci", "user", "secret"}, NULL},
-	{BASE_DEB, {"deb", "mirror", "components", "keyring"}, NULL},
+	{BASE_DEB, {"deb", "mirror", "components", "security", "keyring"}, NULL},
 };
 
 static const struct yaml_node *item_named(const struct yaml_node *node, const char *key)
@@ -245,6 +245,7 @@ void base_write(const struct setting *row, const void *target, int indent, struc
 		text_write(out, indent + 2, "deb", reference);
 		text_write(out, indent + 2, "mirror", environment->base_mirror);
 		text_write(out, indent + 2, "components", environment->base_components);
+		text_write(out, indent + 2, "security", environment->base_security);
 		text_write(out, indent + 2, "keyring", environment->base_keyring);
 		break;
 	case BASE_HOST:

@@ -33,8 +33,10 @@
 
 char *deb_base_text(const struct environment *environment)
 {
-	return xasprintf("%s %s %s %s %s keyring %s", DEB_VERSION, environment->base_location,
-		environment->base_date, environment->base_mirror, environment->base_components,
+	return xasprintf("%s %s %s %s %s security %s keyring %s", DEB_VERSION,
+		environment->base_location, environment->base_date, environment->base_mirror,
+		environment->base_components,
+		environment->base_security != NULL ? environment->base_security : "",
 		environment->base_keyring != NULL ? environment->base_keyring : "");
 }
 
@@ -94,6 +96,19 @@ static void add_env(const struct environment *environment, char ***env)
 	}
 }
 
+/* A line of apt's sources.list. */
+static void add_source(const struct environment *environment, const char *mirror,
+	const char *suite_end, char ***argv)
+{
+	CLEANUP(free_p) char *url = deb_mirror_url(mirror, environment->base_date);
+	CLEANUP(free_p)
+	char *line = xasprintf("deb [signed-by=%s] %s %s%s %s",
+		environment->base_keyring != NULL ? DEB_ROOM_KEYRING : DEBIAN_KEYRING, url,
+		environment->base_location, suite_end, environment->base_components);
+
+	strv_add(argv, line);
+}
+
 static struct words words_for(const struct environment *environment)
 {
 	static const char *const fixed[] = {PROGRAM, "--mode=root", "--variant=apt",
@@ -104,12 +119,6 @@ static struct words words_for(const struct environment *environment)
 		/* An old release is past its time by intention. */
 		"--aptopt=Acquire::Check-Valid-Until \"false\"", "--aptopt=Acquire::Retries \"3\"",
 		"--aptopt=Acquire::Languages \"none\""};
-	CLEANUP(free_p)
-	char *url = deb_mirror_url(environment->base_mirror, environment->base_date);
-	CLEANUP(free_p)
-	char *line = xasprintf("deb [signed-by=%s] %s %s %s",
-		environment->base_keyring != NULL ? DEB_ROOM_KEYRING : DEBIAN_KEYRING, url,
-		environment->base_location, environment->base_components);
 	struct words words = {NULL, NULL};
 
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++) {
@@ -117,7 +126,10 @@ static struct words words_for(const struct environment *environment)
 	}
 	strv_add(&words.argv, environment->base_location);
 	strv_add(&words.argv, DEB_ROOM_TREE);
-	strv_add(&words.argv, line);
+	add_source(environment, environment->base_mirror, "", &words.argv);
+	if (environment->base_security != NULL) {
+		add_source(environment, environment->base_security, "-security", &words.argv);
+	}
 	add_env(environment, &words.env);
 	return words;
 }
@@ -153,14 +165,20 @@ static int take_report(const struct task *task, struct error *err)
 {
 	CLEANUP(buffer_done) struct buffer release = {.max = 4096};
 	CLEANUP(buffer_done) struct buffer packages = {.max = INSTALLED_BYTES_MAX};
+	const char *text;
 
 	if (io_read_file(AT_FDCWD, DEB_ROOM_WORK "/release", &release, err) < 0 ||
 		io_read_file(AT_FDCWD, DEB_ROOM_WORK "/packages", &packages, err) < 0) {
 		return error_wrap(err, "what mmdebstrap has made");
 	}
-	if (deb_check_release(buffer_text(&release), task->environment->base_date, err) < 0) {
-		return -(int)err->kind;
-	}
+	text = buffer_text(&release);
+	do { /* a line for each source */
+		if (deb_check_release(text, task->environment->base_date, err) < 0) {
+			return -(int)err->kind;
+		}
+		text += strcspn(text, "\n");
+		text += *text == '\n';
+	} while (*text != '\0');
 	return io_write_full(task->report_fd, buffer_text(&packages), packages.length, err);
 }
 

@@ -101,7 +101,8 @@ def running(machine):
 
 
 def test_killed(machine, archive):
-    """In the middle of a download, and at each step after it: nothing is left, and the next build goes through."""
+    """In the middle of a download, and at each step after it: nothing is left, and the next build goes through; it
+    takes what mends a package, too."""
     machine.environment("app", base=archive.base(machine))
     archive.hold = threading.Event()
     archive.asked.clear()
@@ -119,7 +120,11 @@ def test_killed(machine, archive):
         done = machine.hob_build("app", env={"HOB_FAULT": point})
         assert done.returncode == -9, done.stdout + done.stderr
         wait_for("nothing of it runs", lambda: not running(machine), 120)
+    machine.environment("app", base=archive.base(machine, security=archive.mirror))
     machine.build("app")
+    machine.start()
+    found = installed(machine, "img-1")["tiny-data"]
+    assert (found["version"], found["digest"]) == ("1.1", f"sha256:{archive.fixed.sha256}")
     assert os.listdir(f"{machine.store}/staging") == []
     assert len(os.listdir(f"{machine.store}/layers")) == 1
 

@@ -157,28 +157,32 @@ class Archive:
         self.gpg("--output", self.keyring, "--export")
         os.chmod(self.keyring, 0o644)
         self.publish(DATE, RELEASED)
+        self.fixed = Package(f"{folder}/security", "tiny-data", "1.1", files={"usr/share/tiny": "mended\n"})
+        self.publish(DATE, RELEASED, f"{SUITE}-security", self.fixed.pack(f"{folder}/pool"))
 
     def gpg(self, *words):
         run("gpg", "--batch", "--quiet", "--passphrase", "", "--pinentry-mode", "loopback", *words,
             env={**os.environ, "GNUPGHOME": self.home})
 
-    def publish(self, date, released):
+    def publish(self, date, released, name_of_suite=SUITE, index=None):
         """The archive as it was on a date."""
-        suite = f"{self.folder}/archive/{date}/dists/{SUITE}"
+        index = index or self.index
+        suite = f"{self.folder}/archive/{date}/dists/{name_of_suite}"
         name = f"main/binary-{architecture()}/Packages.gz"
         os.makedirs(os.path.dirname(f"{suite}/{name}"))
-        data = gzip.compress(self.index.encode(), mtime=0)
+        data = gzip.compress(index.encode(), mtime=0)
         with open(f"{suite}/{name}", "wb") as file:
             file.write(data)
         made = email.utils.formatdate(released, usegmt=True).replace("GMT", "UTC")
         past = email.utils.formatdate(released + 86400, usegmt=True).replace("GMT", "UTC")
         with open(f"{suite}/Release", "w", encoding="utf-8") as file:
-            file.write(f"Origin: Tiny\nLabel: Tiny\nSuite: {SUITE}\nCodename: {SUITE}\nDate: {made}\n"
+            file.write(f"Origin: Tiny\nLabel: Tiny\nSuite: {name_of_suite}\nCodename: {name_of_suite}\nDate: {made}\n"
                        f"Valid-Until: {past}\nArchitectures: {architecture()}\nComponents: main\nSHA256:\n"
                        f" {hashlib.sha256(data).hexdigest()} {len(data)} {name}\n"
-                       f" {hashlib.sha256(self.index.encode()).hexdigest()} {len(self.index)} {name[:-3]}\n")
+                       f" {hashlib.sha256(index.encode()).hexdigest()} {len(index)} {name[:-3]}\n")
         self.gpg("--output", f"{suite}/InRelease", "--clearsign", f"{suite}/Release")
-        os.symlink(f"{self.folder}/pool", f"{self.folder}/archive/{date}/pool")
+        if not os.path.lexists(f"{self.folder}/archive/{date}/pool"):
+            os.symlink(f"{self.folder}/pool", f"{self.folder}/archive/{date}/pool")
 
     def start(self):
         archive = self

@@ -367,6 +367,7 @@ static void test_debian(void **state)
 	CLEANUP(environment_free_p)
 	struct environment *full_form = env_parse("name: a\nbase:\n  components: main contrib\n"
 						  "  deb: bookworm\n  keyring: ./k.gpg\n"
+						  "  security: http://s/{date}\n"
 						  "  mirror: http://m/{date}\n");
 	CLEANUP(free_p) char *text = environment_explain(full_form);
 	CLEANUP(environment_free_p) struct environment *again = env_parse(text);
@@ -382,6 +383,7 @@ static void test_debian(void **state)
 	assert_ok(environment_check_pinned(e, &err), &err);
 	assert_string_equal(again->base_components, "main contrib");
 	assert_string_equal(again->base_mirror, "http://m/{date}");
+	assert_string_equal(again->base_security, "http://s/{date}");
 	assert_string_equal(again->base_keyring, "/srv/envs/k.gpg");
 	assert_null(again->base_date);
 	assert_int_equal(environment_check_pinned(full_form, &err), -ERROR_INVALID);
@@ -406,6 +408,7 @@ static void test_fingerprint(void **state)
 		"source: {url: /x, path: /y}\n", "base: deb:a@20240601T000000Z\n",
 		"base: deb:a@20240602T000000Z\n",
 		"base: {deb: a@20240601T000000Z, components: x}\n",
+		"base: {deb: a@20240601T000000Z, security: \"http://x\"}\n",
 		"base: {deb: a@20240601T000000Z, mirror: \"http://x\"}\n",
 		"steps: [{name: a, run: b, inputs: []}]\n",
 		"steps: [{name: a, run: b, inputs: [x]}]\n",
