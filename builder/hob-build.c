@@ -298,7 +298,7 @@ static int start(struct program *program, struct error *err)
 	yield_to_others();
 	status = volume_mount(program->config->store, err);
 	if (status == 0) {
-		status = launcher_start(program->config, &program->launcher, err);
+		status = launcher_start(program->config, -1, &program->launcher, err);
 	}
 	if (status == 0) {
 		status = local_prepare(program->config, program->chosen, program->chosen_count,

@@ -183,10 +183,12 @@ static int open_store(struct daemon *daemon, struct error *err)
 static int start_as_root(struct daemon *daemon, struct error *err)
 {
 	const struct config *config = daemon->config;
+	CLEANUP(close_p) int launchers_fd = -1;
 	int status;
 
 	if ((status = startup_folders(config, err)) < 0 ||
-		(status = launcher_start(config, &daemon->launcher, err)) < 0 ||
+		(status = startup_launchers_lock(config, &launchers_fd, err)) < 0 ||
+		(status = launcher_start(config, launchers_fd, &daemon->launcher, err)) < 0 ||
 		/* After the fork: the launcher must not hold the lock of a hobd that died. */
 		(status = startup_lock(config, &daemon->lock_fd, err)) < 0 ||
 		(status = startup_socket(config, &daemon->listen_fd, err)) < 0 ||

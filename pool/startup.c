@@ -1,6 +1,7 @@
 /* Start-up. Everything here runs before privileges are dropped, but for startup_notify. */
 #include "pool/startup.h"
 
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -26,6 +27,9 @@
 /* Of a sandbox: pidfd, connection, state, execs. The rest: clients, the catalog, logs. */
 #define DESCRIPTORS_PER_SANDBOX 4
 #define DESCRIPTORS_BESIDE 16384
+/* They end when what they are at is done: mostly in milliseconds. */
+#define LAUNCHERS_WAIT_MS 30000
+#define LAUNCHERS_LOOK_US 2000
 
 static int find_user(const struct config *config, uid_t *ret_uid, gid_t *ret_gid, struct error *err)
 {
@@ -93,6 +97,43 @@ static int lock_is_held(int fd, const char *path, struct error *err)
 	error_set(err, ERROR_BUSY, "another hobd is running (pid %s)",
 		*pid != '\0' ? pid : "unknown");
 	return error_hint(err, "it holds %s; stop it, or give this one another `run` folder", path);
+}
+
+/* Is somebody the hobd of this run folder? */
+static int check_alone(const struct config *config, struct error *err)
+{
+	CLEANUP(free_p) char *path = xasprintf("%s/hobd.lock", config->run);
+	CLEANUP(close_p) int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
+		return lock_is_held(fd, path, err);
+	}
+	return 0;
+}
+
+int startup_launchers_lock(const struct config *config, int *ret_fd, struct error *err)
+{
+	CLEANUP(free_p) char *path = xasprintf("%s/launchers.lock", config->run);
+	CLEANUP(close_p) int fd = io_open(AT_FDCWD, path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600, err);
+	int64_t end_ms = clock_mono_ms() + LAUNCHERS_WAIT_MS;
+	int status = fd < 0 ? fd : 0;
+
+	while (status == 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR) {
+			return error_sys(err, errno, "lock %s", path);
+		}
+		if (clock_mono_ms() >= end_ms) {
+			log_warn("launcher.lingers", "lock", path);
+			*ret_fd = -1;
+			return 0;
+		}
+		status = check_alone(config, err);
+		(void)usleep(LAUNCHERS_LOOK_US);
+	}
+	if (status == 0) {
+		*ret_fd = steal_fd(&fd);
+	}
+	return status;
 }
 
 int startup_lock(const struct config *config, int *ret_fd, struct error *err)

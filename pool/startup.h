@@ -12,6 +12,12 @@ MUSTCHECK int startup_folders(const struct config *config, struct error *err);
 /* One hobd a run folder: ERROR_BUSY says which process holds it. Held until the descriptor closes.
  */
 MUSTCHECK int startup_lock(const struct config *config, int *ret_fd, struct error *err);
+/*
+ * To be had once the launchers of the hobd before have ended, who may be making a sandbox still
+ * when hobd is killed: what they make is to be seen by the next. It is for the launchers of this
+ * one to keep. -1 after a long wait for one that hangs. ERROR_BUSY as startup_lock.
+ */
+MUSTCHECK int startup_launchers_lock(const struct config *config, int *ret_fd, struct error *err);
 /* The listening socket: systemd's (LISTEN_FDS) or a new one at config->socket, 0660 for the group.
  */
 /* The socket of config->hook_listen; -1 when there is none. */

@@ -30,11 +30,11 @@ struct launcher;
 /*
  * Forks the launcher processes; call it as root, early, before threads and large allocations. They
  * end when the last descriptor to them closes, and take the build sandboxes they made with them;
- * other sandboxes live on. ERROR_DENIED when not root, ERROR_UNSUPPORTED naming what the kernel
- * lacks.
+ * other sandboxes live on. keep_fd, unless it is -1, stays open in them for as long as they live.
+ * ERROR_DENIED when not root, ERROR_UNSUPPORTED naming what the kernel lacks.
  */
-MUSTCHECK int launcher_start(
-	const struct config *config, struct launcher **ret_launcher, struct error *err);
+MUSTCHECK int launcher_start(const struct config *config, int keep_fd,
+	struct launcher **ret_launcher, struct error *err);
 /* Gives up root for config->user and group (no capability is kept) in the calling process. */
 MUSTCHECK int privileges_drop(const struct config *config, struct error *err);
 /* From now on replies are delivered by this loop. `lost` is called once when a launcher died. */

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -158,6 +159,25 @@ def test_launcher_killed(machine):
     made = client.create("app")
     assert client.output(made["id"], "cat hello.txt") == "hello\n"
     machine.wait_ready("app", 2)
+
+
+def test_hobd_killed_while_its_launcher_makes_a_sandbox(machine):
+    """A launcher finishes what it is at when its hobd is gone. The next hobd waits for that, as nobody
+    would know of the sandbox otherwise."""
+    client = start(machine, 0)
+    launchers = machine.launchers()
+    leftovers.signal_all(launchers, signal.SIGSTOP)
+    link = client.connect()
+    link.request("POST", "/v1/sandboxes", body=b'{"environment": "app"}')
+    wait_for("it to be asked for", lambda: os.listdir(f"{machine.run}/sandboxes"))
+    machine.kill()
+    link.close()
+    go_on = threading.Timer(0.5, leftovers.signal_all, (launchers, signal.SIGCONT))
+    go_on.start()
+    machine.start()
+    go_on.join()
+    wait_for("nothing of it to be left", lambda: not machine.init_pids() and not identities(client) and
+             not os.listdir(f"{machine.store}/sandboxes"))
 
 
 def test_orderly_end_keeps_sandboxes_for_the_next_start(machine):

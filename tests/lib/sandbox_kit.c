@@ -52,7 +52,7 @@ static void launcher_run(struct sandbox_kit *kit)
 	struct error err = ERROR_INIT;
 
 	assert_ok(loop_open(&kit->loop, &err), &err);
-	assert_ok(launcher_start(&kit->config, &kit->launcher, &err), &err);
+	assert_ok(launcher_start(&kit->config, -1, &kit->launcher, &err), &err);
 	assert_ok(launcher_attach(kit->launcher, kit->loop, on_lost, kit, &err), &err);
 }
 

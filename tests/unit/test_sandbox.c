@@ -423,7 +423,7 @@ static void test_only_root_starts_launchers(void **state)
 		if (geteuid() == 0 && (setgid(65534) < 0 || setuid(65534) < 0)) {
 			_exit(2);
 		}
-		_exit(launcher_start(&config, &launcher, &err) == -ERROR_DENIED ? 0 : 1);
+		_exit(launcher_start(&config, -1, &launcher, &err) == -ERROR_DENIED ? 0 : 1);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(status, 0);

@@ -190,12 +190,17 @@ static int server_init(struct server *server, const struct config *config, struc
 	return 0;
 }
 
-static _Noreturn void launcher_main(const struct config *config, int fd)
+static _Noreturn void launcher_main(const struct config *config, int fd, int keep_fd)
 {
+	const int kept[] = {fd, keep_fd};
 	struct server *server = xcalloc(1, sizeof(*server));
 	struct error err = ERROR_INIT;
 
-	descriptors_keep(&fd, 1);
+	descriptors_keep(kept, keep_fd >= 0 ? 2 : 1);
+	if (keep_fd >= 0) {
+		(void)fcntl(keep_fd, F_DUPFD_CLOEXEC, 8);
+		close(keep_fd);
+	}
 	(void)setsid();
 	(void)prctl(PR_SET_NAME, "hob-launcher", 0, 0, 0);
 	/* Waits of 0.1 ms are to be that. */
@@ -216,7 +221,8 @@ static _Noreturn void launcher_main(const struct config *config, int fd)
 	server_run(server);
 }
 
-static int process_start(struct launcher *launcher, const struct config *config, struct error *err)
+static int process_start(
+	struct launcher *launcher, const struct config *config, int keep_fd, struct error *err)
 {
 	struct launcher_process *process = &launcher->processes[launcher->process_count];
 	struct error answer = ERROR_INIT;
@@ -228,7 +234,7 @@ static int process_start(struct launcher *launcher, const struct config *config,
 	}
 	pid = fork();
 	if (pid == 0) {
-		launcher_main(config, ends[1]);
+		launcher_main(config, ends[1], keep_fd);
 	}
 	close(ends[1]);
 	if (pid < 0) {
@@ -257,7 +263,7 @@ static size_t processes_wanted(const struct config *config)
 
 /* With the parents of all cgroups, which are there once for all launchers. */
 static int processes_start(
-	struct launcher *launcher, const struct config *config, struct error *err)
+	struct launcher *launcher, const struct config *config, int keep_fd, struct error *err)
 {
 	size_t wanted = processes_wanted(config);
 	struct cgroups cgroups;
@@ -268,7 +274,7 @@ static int processes_start(
 	}
 	status = cgroups_prepare(&cgroups, err);
 	while (status == 0 && launcher->process_count < wanted) {
-		status = process_start(launcher, config, err);
+		status = process_start(launcher, config, keep_fd, err);
 	}
 	if (status < 0) {
 		cgroups_unprepare(&cgroups);
@@ -277,7 +283,8 @@ static int processes_start(
 	return status;
 }
 
-int launcher_start(const struct config *config, struct launcher **ret_launcher, struct error *err)
+int launcher_start(
+	const struct config *config, int keep_fd, struct launcher **ret_launcher, struct error *err)
 {
 	CLEANUP(launcher_stop_p) struct launcher *launcher = NULL;
 
@@ -291,7 +298,8 @@ int launcher_start(const struct config *config, struct launcher **ret_launcher, 
 		launcher->queues[i].last = &launcher->queues[i].first;
 	}
 	if (id_range_find(config, &launcher->id_base, &launcher->slots, err) < 0 ||
-		places_make(config, err) < 0 || processes_start(launcher, config, err) < 0) {
+		places_make(config, err) < 0 ||
+		processes_start(launcher, config, keep_fd, err) < 0) {
 		return -(int)err->kind;
 	}
 	*ret_launcher = steal_ptr(launcher);
