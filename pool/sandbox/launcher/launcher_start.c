@@ -210,6 +210,7 @@ static _Noreturn void launcher_main(const struct config *config, int fd, int kee
 	/* Away from 3 and 4. */
 	server->socket = fcntl(fd, F_DUPFD_CLOEXEC, 8);
 	close(fd);
+	launcher_lighten();
 	server->config_file = config->file != NULL ? realpath(config->file, NULL) : NULL;
 	if (server_init(server, config, &err) < 0) {
 		(void)send(server->socket, &err, sizeof(err), MSG_NOSIGNAL);

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/memory.h"
+#include "base/process.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -118,7 +119,7 @@ static int guard_start(struct copier *copier, struct error *err)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
 		return error_sys(err, errno, "socketpair");
 	}
-	pid = fork();
+	pid = process_fork();
 	if (pid == 0) {
 		close(ends[0]);
 		close(copier->launcher_fd);
@@ -407,7 +408,7 @@ int copier_start(struct server *server, struct pending *pending, struct error *e
 		return error_sys(err, errno, "socketpair");
 	}
 	copier.launcher_fd = ends[1];
-	pid = fork();
+	pid = process_fork();
 	if (pid == 0) {
 		copier_main(server, &copier);
 	}
