@@ -14,6 +14,7 @@
 #include "pool/image.h"
 #include "pool/lifecycle.h"
 #include "pool/manager.h"
+#include "pool/sandbox/sandbox.h"
 #include "pool/snapshot.h"
 
 #include <inttypes.h>
@@ -204,4 +205,5 @@ void handle_fork(struct http_request *request)
 		return;
 	}
 	http_request_work(request, fork, on_forker_gone);
+	launcher_make_ahead(request->manager->launcher, fork->count);
 }

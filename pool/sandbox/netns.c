@@ -34,11 +34,6 @@ void netns_pool_done(struct netns_pool *pool)
 	fd_done(&pool->host_fd);
 }
 
-bool netns_pool_is_full(const struct netns_pool *pool)
-{
-	return pool->count == NETNS_POOL_SIZE;
-}
-
 static int loopback_up(struct error *err)
 {
 	struct ifreq request = {.ifr_flags = IFF_UP | IFF_RUNNING};

@@ -155,6 +155,9 @@ void sandbox_keep(struct launcher *launcher, const char *id, const char *staging
 typedef void userns_fn(void *context, int userns_fd, const struct error *err);
 void launcher_prepare_tree(struct launcher *launcher, const char *staging, uint32_t slot,
 	userns_fn *fn, void *context);
+/* Many creations will be asked for as soon as something else is over: what they need and what does
+ * not depend on them is made meanwhile. */
+void launcher_make_ahead(struct launcher *launcher, size_t count);
 /* Deletes `name` below the store's "staging" or "layers". In the background of the launcher. */
 void launcher_remove(struct launcher *launcher, const char *room, const char *name,
 	sandbox_done_fn *fn, void *context);

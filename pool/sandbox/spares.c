@@ -20,9 +20,9 @@ static void spare_name(unsigned number, char *name)
 	snprintf(name, SPARE_NAME_SIZE, "%d-%u", getpid(), number);
 }
 
-bool spares_are_full(const struct spares *spares)
+unsigned spares_count(const struct spares *spares)
 {
-	return spares->made - spares->taken >= SPARES_MAX;
+	return spares->made - spares->taken;
 }
 
 int spares_add(struct spares *spares, const struct places *places, struct error *err)

@@ -9,13 +9,15 @@
 
 struct places;
 
-#define SPARES_MAX 8
+/* As NETNS_POOL_READY and NETNS_POOL_MAX. */
+#define SPARES_READY 8
+#define SPARES_MAX 64
 
 struct spares {
 	unsigned made, taken; /* numbers of names; those in between are there */
 };
 
-bool spares_are_full(const struct spares *spares);
+unsigned spares_count(const struct spares *spares);
 /* One more: upper and work, owned by root. */
 MUSTCHECK int spares_add(struct spares *spares, const struct places *places, struct error *err);
 /* Moves one to sandboxes/<id>. False when there is none. */

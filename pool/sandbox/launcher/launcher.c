@@ -92,6 +92,7 @@ static void call_end(struct launcher_call *call, const struct launcher_reply *re
 	case LAUNCHER_DESTROY:
 	case LAUNCHER_SEAL:
 	case LAUNCHER_REMOVE:
+	case LAUNCHER_AHEAD:
 	case LAUNCHER_OPS:
 		call->fn.done(call->context, err);
 		break;
@@ -250,6 +251,7 @@ static size_t fds_wanted(const struct launcher_call *call)
 	case LAUNCHER_KEEP:
 	case LAUNCHER_PAGE_OUT:
 	case LAUNCHER_MEASURE:
+	case LAUNCHER_AHEAD:
 	case LAUNCHER_OPS:
 		break;
 	}
@@ -523,6 +525,27 @@ void launcher_remove(struct launcher *launcher, const char *room, const char *na
 	name_put(call->request.room, sizeof(call->request.room), room);
 	name_put(call->request.staging, sizeof(call->request.staging), name);
 	call_start(launcher, call);
+}
+
+/* Whatever came of it: what is not there is made when it is needed. */
+static void on_ahead(void *context, const struct error *err)
+{
+	(void)context;
+	(void)err;
+}
+
+void launcher_make_ahead(struct launcher *launcher, size_t count)
+{
+	size_t share = (count + launcher->process_count - 1) / launcher->process_count;
+
+	/* Each goes to the one that has the least to do, so no two to the same. */
+	for (size_t i = 0; i < launcher->process_count; i++) {
+		struct launcher_call *call = call_new(launcher, LAUNCHER_AHEAD, NULL);
+
+		call->fn.done = on_ahead;
+		call->request.kind = (uint32_t)share;
+		call_start(launcher, call);
+	}
 }
 
 void launcher_build(struct launcher *launcher, const char *environment, enum build_mode mode,

@@ -105,6 +105,7 @@ static void create_begin(
 	struct native native = NATIVE_INIT;
 	struct error err = ERROR_INIT;
 
+	server->ahead = 0;
 	build_remember(server, request);
 	if (native_begin(&server->means, request, &native, &err) < 0) {
 		create_failed(server, request, started_us, &err);
@@ -186,6 +187,7 @@ static void timed_step(struct server *server, struct pending *pending)
 	case LAUNCHER_UPKEEP:
 	case LAUNCHER_MEASURE:
 	case LAUNCHER_STORE:
+	case LAUNCHER_AHEAD:
 	case LAUNCHER_OPS:
 		break;
 	}
@@ -407,6 +409,10 @@ static void serve(struct server *server, const struct launcher_request *request,
 	case LAUNCHER_STORE:
 		store(server, request, started_us);
 		break;
+	case LAUNCHER_AHEAD:
+		server->ahead = request->kind < NETNS_POOL_MAX ? request->kind : NETNS_POOL_MAX;
+		server_reply(server, request, -1, started_us, NULL, 0, &err);
+		break;
 	case LAUNCHER_OPS:
 		break;
 	}
@@ -476,7 +482,8 @@ static int64_t watch(const struct server *server, struct pollfd *pollfds)
 
 static bool has_all_ahead(const struct server *server)
 {
-	return netns_pool_is_full(&server->means.nets) && spares_are_full(&server->means.spares);
+	return server->means.nets.count >= NETNS_POOL_READY &&
+	       spares_count(&server->means.spares) >= SPARES_READY;
 }
 
 static void wait_for_something(const struct server *server, struct pollfd *pollfds)
@@ -485,7 +492,10 @@ static void wait_for_something(const struct server *server, struct pollfd *pollf
 	struct timespec timeout = {0, 0};
 	bool forever = next_us == INT64_MAX;
 
-	if (forever && server->pending_count == 0 && !has_all_ahead(server)) {
+	if (server->ahead > 0) {
+		next_us = now_us;
+		forever = false;
+	} else if (forever && server->pending_count == 0 && !has_all_ahead(server)) {
 		next_us = now_us + IDLE_US;
 		forever = false;
 	}
@@ -523,19 +533,26 @@ static void attend_pending(struct server *server, const struct pollfd *pollfds)
 static void make_ahead(struct server *server)
 {
 	struct native_means *means = &server->means;
+	unsigned spares_most = SPARES_READY;
+	size_t nets_most = NETNS_POOL_READY;
 	struct error err = ERROR_INIT;
 	int status = 0;
 
-	if (server->pending_count > 0 || has_all_ahead(server)) {
+	if (server->ahead > 0) {
+		server->ahead--;
+		spares_most = SPARES_MAX;
+		nets_most = NETNS_POOL_MAX;
+	} else if (server->pending_count > 0 || has_all_ahead(server)) {
 		return;
 	}
-	if (!spares_are_full(&means->spares)) {
+	if (spares_count(&means->spares) < spares_most) {
 		status = spares_add(&means->spares, &means->places, &err);
 	}
-	if (status == 0 && !netns_pool_is_full(&means->nets)) {
+	if (status == 0 && means->nets.count < nets_most) {
 		status = netns_pool_add(&means->nets, &err);
 	}
 	if (status < 0) {
+		server->ahead = 0;
 		log_failure("launcher.make_ahead_failed", &err, "pid", getpid());
 		sleep(1);
 	}
@@ -564,7 +581,7 @@ _Noreturn void server_run(struct server *server)
 		if (pollfds[0].fd >= 0 && pollfds[0].revents != 0 && !receive(server)) {
 			server_end(server);
 		}
-		if (idle) {
+		if (idle || server->ahead > 0) {
 			make_ahead(server);
 		}
 	}

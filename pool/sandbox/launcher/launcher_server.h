@@ -30,6 +30,7 @@ struct server {
 	struct worker workers[WORKERS];
 	struct pending pending[SERVER_PENDING_MAX];
 	size_t pending_count;
+	size_t ahead; /* to be made at once, as many creations are about to be asked for */
 	char builds[BUILD_SLOTS][LAUNCHER_NAME_SIZE]; /* build sandboxes of ours; "" is free */
 	/* For hob-build and hob-snapshots, which are started as if by hand. */
 	char *build_program, *snapshots_program,

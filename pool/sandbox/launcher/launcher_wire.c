@@ -187,6 +187,8 @@ int launcher_request_check(
 			       ? 0
 			       : error_set(err, ERROR_INVALID, "\"%s\" is not a snapshot's name",
 					 request->name);
+	case LAUNCHER_AHEAD:
+		return 0;
 	case LAUNCHER_STORE:
 		return tool_check(request, err);
 	case LAUNCHER_OPS:

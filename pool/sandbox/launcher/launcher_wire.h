@@ -28,6 +28,7 @@ enum launcher_op {
 	LAUNCHER_MEASURE, /* name; reply: copied, of which files and bytes */
 	LAUNCHER_STORE, /* kind, name, hostname (a second name), host_usr (an option); reply: pid,
 			   pidfd, socket, pipe */
+	LAUNCHER_AHEAD, /* kind is how many */
 	LAUNCHER_OPS
 };
 
@@ -40,7 +41,7 @@ struct launcher_layer {
 struct launcher_request {
 	uint32_t op;
 	uint32_t number; /* comes back in the reply */
-	uint32_t kind; /* enum sandbox_kind; LAUNCHER_STORE: enum store_tool */
+	uint32_t kind; /* enum sandbox_kind; LAUNCHER_STORE: enum store_tool; or a number */
 	uint32_t slot;
 	uint32_t network_host, host_usr; /* 0 or 1 */
 	uint32_t layer_count;
