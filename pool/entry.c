@@ -291,10 +291,21 @@ int entry_files_open(struct entry *entry, struct error *err)
 
 void entry_files_remove(struct entry *entry)
 {
+	static const char *const files[] = {"state", "execs"};
+	int dir_fd = entry->manager->sandboxes_fd;
+	char path[ID_SIZE + sizeof("/state")];
 	struct error err = ERROR_INIT;
 
 	fd_done(&entry->state_fd);
 	fd_done(&entry->execs_fd);
+	/* There is nothing else in it as a rule, and looking takes longer than this. */
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		snprintf(path, sizeof(path), "%s/%s", entry->record.id, files[i]);
+		(void)unlinkat(dir_fd, path, 0);
+	}
+	if (unlinkat(dir_fd, entry->record.id, AT_REMOVEDIR) == 0 || errno == ENOENT) {
+		return;
+	}
 	if (io_remove_tree(entry->manager->sandboxes_fd, entry->record.id, &err) < 0) {
 		log_failure("sandbox.state_left", &err, "sandbox", entry->record.id);
 	}

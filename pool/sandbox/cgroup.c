@@ -395,6 +395,17 @@ static int kill_v1(const struct cgroups *cgroups, const char *id, struct error *
 	return 0;
 }
 
+pid_t cgroup_process(const struct cgroups *cgroups, const char *id)
+{
+	char path[CGROUP_PATH_SIZE], text[SMALL_FILE_SIZE];
+
+	cgroup_path(cgroups, id, "cgroup.procs", path);
+	if (read_small(cgroups->hierarchies[0].fd, path, text) < 0) {
+		return 0;
+	}
+	return (pid_t)strtol(text, NULL, 10);
+}
+
 int cgroup_kill(const struct cgroups *cgroups, const char *id, struct error *err)
 {
 	const struct cgroup_hierarchy *h = &cgroups->hierarchies[0];

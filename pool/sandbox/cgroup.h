@@ -80,6 +80,9 @@ MUSTCHECK int cgroup_page_out(const struct cgroups *cgroups, const char *id, str
 /* SIGKILL to everything inside, frozen or not. A missing group is success. */
 MUSTCHECK int cgroup_kill(const struct cgroups *cgroups, const char *id, struct error *err);
 
+/* One of its processes, the oldest as a rule; 0: there is none. */
+pid_t cgroup_process(const struct cgroups *cgroups, const char *id);
+
 struct cgroup_state {
 	bool exists, populated, frozen;
 };

@@ -39,8 +39,22 @@ static void run_folder_clear(const struct native_means *means, const char *id)
 	}
 }
 
+/*
+ * When the last of an overlay goes, the kernel writes out all that its file system has not written
+ * yet, of everybody, and the dying process waits for that. Held here, it goes with the worker,
+ * after what was in it. A build's changes are sealed next, which needs the overlay gone.
+ */
+static int root_hold(const struct cgroups *cgroups, const char *id)
+{
+	pid_t pid = str_starts(id, SANDBOX_ID_PREFIX) ? cgroup_process(cgroups, id) : 0;
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/%d/root", pid);
+	return pid > 0 ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+}
+
 /* sandboxes/<id> becomes staging/trash-…, where even a machine that dies now will have it swept. */
-static int folder_trash(struct server *server, const char *id, struct error *err)
+static int folder_trash(struct server *server, const char *id, int root_fd, struct error *err)
 {
 	const struct places *places = &server->means.places;
 	struct worker_job job = {.number = 0, .room = "staging"};
@@ -55,7 +69,7 @@ static int folder_trash(struct server *server, const char *id, struct error *err
 		return errno == ENOENT ? 0 : error_sys(err, errno, "move sandboxes/%s away", id);
 	}
 	/* When the worker's queue is full the folder waits for the next sweep of staging/. */
-	(void)!worker_send(&server->workers[WORKER_REMOVE], &job, &full);
+	(void)!worker_send(&server->workers[WORKER_REMOVE], &job, root_fd, &full);
 	return 0;
 }
 
@@ -69,14 +83,20 @@ static void build_forget(struct server *server, const char *id)
 }
 
 /* 1: gone, 0: not yet. */
-static int try_once(struct server *server, const char *id, bool first, struct error *err)
+static int try_once(struct server *server, struct pending *pending, bool first, struct error *err)
 {
 	const struct cgroups *cgroups = &server->means.cgroups;
 	struct cgroup_state state = {.exists = false};
+	const char *id = pending->request.name;
 
-	if (cgroup_state_read(cgroups, id, &state, err) < 0 ||
-		(first && state.exists && cgroup_kill(cgroups, id, err) < 0)) {
+	if (cgroup_state_read(cgroups, id, &state, err) < 0) {
 		return -(int)err->kind;
+	}
+	if (first && state.exists) {
+		pending->root_fd = root_hold(cgroups, id);
+		if (cgroup_kill(cgroups, id, err) < 0) {
+			return -(int)err->kind;
+		}
 	}
 	if (first && state.populated && cgroup_state_read(cgroups, id, &state, err) < 0) {
 		return -(int)err->kind;
@@ -85,7 +105,7 @@ static int try_once(struct server *server, const char *id, bool first, struct er
 		return 0;
 	}
 	run_folder_clear(&server->means, id);
-	if (folder_trash(server, id, err) < 0) {
+	if (folder_trash(server, id, pending->root_fd, err) < 0) {
 		return -(int)err->kind;
 	}
 	if (cgroup_remove(cgroups, id, err) < 0) {
@@ -98,7 +118,7 @@ static int try_once(struct server *server, const char *id, bool first, struct er
 bool destroy_step(struct server *server, struct pending *pending, struct error *err)
 {
 	const char *id = pending->request.name;
-	int status = try_once(server, id, pending->next_us == 0, err);
+	int status = try_once(server, pending, pending->next_us == 0, err);
 
 	if (status != 0) {
 		return true;
@@ -154,7 +174,7 @@ bool freeze_step(struct server *server, struct pending *pending, struct error *e
 
 void sandbox_end(struct server *server, const char *id)
 {
-	struct pending pending = {.started_us = clock_mono_us()};
+	struct pending pending = {.started_us = clock_mono_us(), .root_fd = -1};
 	struct error err = ERROR_INIT;
 
 	snprintf(pending.request.name, sizeof(pending.request.name), "%s", id);
@@ -164,4 +184,5 @@ void sandbox_end(struct server *server, const char *id)
 					    ? pending.next_us - clock_mono_us()
 					    : 1));
 	}
+	fd_done(&pending.root_fd);
 }

@@ -71,6 +71,8 @@ static _Noreturn void worker_main(enum worker_kind kind, const struct places *pl
 	static const int reads = CAP_DAC_READ_SEARCH;
 	int keep[] = {fd, places->layers_fd, places->sandboxes_fd, places->staging_fd};
 	struct worker_job job;
+	int held[IO_FDS_MAX];
+	size_t held_count = 0;
 	struct error err = ERROR_INIT;
 
 	descriptors_keep(keep, ARRAY_SIZE(keep));
@@ -84,10 +86,13 @@ static _Noreturn void worker_main(enum worker_kind kind, const struct places *pl
 		log_failure("launcher.no_worker", &err, "pid", getpid());
 		_exit(1);
 	}
-	while (recv(fd, &job, sizeof(job), 0) == (ssize_t)sizeof(job)) {
+	while (io_recv_fds(fd, &job, sizeof(job), held, &held_count, 0) == (ssize_t)sizeof(job)) {
 		struct worker_answer answer = {.number = job.number, .err = ERROR_INIT};
 
 		job_do(kind, places, &job, &answer);
+		while (held_count > 0) {
+			close(held[--held_count]);
+		}
 		if (job.number != 0 && send(fd, &answer, sizeof(answer), MSG_NOSIGNAL) < 0) {
 			break;
 		}
@@ -122,9 +127,10 @@ void worker_stop(struct worker *worker)
 	fd_done(&worker->fd);
 }
 
-int worker_send(struct worker *worker, const struct worker_job *job, struct error *err)
+int worker_send(struct worker *worker, const struct worker_job *job, int hold_fd, struct error *err)
 {
-	if (send(worker->fd, job, sizeof(*job), MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+	if (io_send_fds(worker->fd, job, sizeof(*job), &hold_fd, hold_fd >= 0 ? 1 : 0,
+		    MSG_DONTWAIT) < 0) {
 		return errno == EAGAIN
 			       ? error_set(err, ERROR_BUSY, "too many deletions are waiting")
 			       : error_sys(err, errno, "the launcher's worker is gone");

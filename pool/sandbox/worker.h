@@ -38,8 +38,10 @@ struct worker_answer {
 MUSTCHECK int worker_start(struct worker *worker, enum worker_kind kind,
 	const struct places *places, struct error *err);
 void worker_stop(struct worker *worker);
-/* ERROR_BUSY when its queue is full. */
-MUSTCHECK int worker_send(struct worker *worker, const struct worker_job *job, struct error *err);
+/* ERROR_BUSY when its queue is full. hold_fd: it closes that, or a copy, when it is done; -1: none.
+ */
+MUSTCHECK int worker_send(
+	struct worker *worker, const struct worker_job *job, int hold_fd, struct error *err);
 /* False when it has died. */
 MUSTCHECK bool worker_receive(struct worker *worker, struct worker_answer *ret_answer);
 

@@ -64,6 +64,7 @@ static struct pending *pending_add(
 	pending->next_us = 0;
 	pending->deadline_us = 0;
 	pending->native = NATIVE_INIT;
+	pending->root_fd = -1;
 	pending->freezing = pending->sealed = false;
 	server->pending_count++;
 	return pending;
@@ -72,6 +73,7 @@ static struct pending *pending_add(
 static void pending_end(struct server *server, struct pending *pending)
 {
 	native_done(&pending->native);
+	fd_done(&pending->root_fd);
 	pending->request.op = 0;
 	server->pending_count--;
 }
@@ -142,7 +144,7 @@ static bool keep_seal(struct server *server, const struct pending *pending, stru
 
 	snprintf(job.name, sizeof(job.name), "%s", pending->request.name);
 	snprintf(job.staging, sizeof(job.staging), "%s", pending->request.staging);
-	return worker_send(&server->workers[WORKER_SEAL], &job, err) < 0;
+	return worker_send(&server->workers[WORKER_SEAL], &job, -1, err) < 0;
 }
 
 /* One look; what is not over stays pending. */
@@ -220,7 +222,7 @@ static void job_begin(
 
 	snprintf(job.room, sizeof(job.room), "%s", seal ? "staging" : request->room);
 	snprintf(job.name, sizeof(job.name), "%s", measure ? request->name : request->staging);
-	if (worker_send(worker, &job, &err) < 0) {
+	if (worker_send(worker, &job, -1, &err) < 0) {
 		server_reply(server, request, -1, started_us, NULL, 0, &err);
 		return;
 	}

@@ -20,6 +20,7 @@ struct pending {
 	int64_t started_us;
 	int64_t next_us, deadline_us; /* of what is looked at again and again; 0: not by time */
 	struct native native; /* LAUNCHER_SNAPSHOT: pidfd and status_fd are the copier's */
+	int root_fd; /* of what is being destroyed; -1: not held */
 	bool freezing; /* LAUNCHER_SNAPSHOT: its copier has the sandbox frozen */
 	bool sealed; /* LAUNCHER_KEEP: what is to be kept is where it belongs */
 };
