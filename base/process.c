@@ -41,11 +41,6 @@ static void actions_add(posix_spawn_file_actions_t *actions, int from, int to)
 	}
 }
 
-pid_t process_fork(void)
-{
-	return PROCESS_INSTRUMENTED ? fork() : _Fork();
-}
-
 int process_spawn(
 	const struct process_spec *spec, pid_t *ret_pid, int *ret_pidfd, struct error *err)
 {

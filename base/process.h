@@ -22,21 +22,6 @@ struct process_spec {
  * is the caller's. */
 MUSTCHECK int process_spawn(
 	const struct process_spec *spec, pid_t *ret_pid, int *ret_pidfd, struct error *err);
-/* With a sanitizer in it, whose runtime every process needs and which must hear of every fork. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define PROCESS_INSTRUMENTED true
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define PROCESS_INSTRUMENTED true
-#endif
-#endif
-#ifndef PROCESS_INSTRUMENTED
-#define PROCESS_INSTRUMENTED false
-#endif
-
-/* fork without what libraries want done in a child: these may not be there (lighten.c), and a child
- * that goes on as hob has no use for it. Only of a process with one thread. */
-pid_t process_fork(void);
 /* Blocks; 0 to 255, or 128 + the signal. */
 MUSTCHECK int process_wait(pid_t pid, int *ret_code, struct error *err);
 /* Spawns, waits, and collects at most 1 MiB of standard output (NULL: not wanted). */

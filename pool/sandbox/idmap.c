@@ -7,7 +7,7 @@
 
 #include "base/io.h"
 #include "base/memory.h"
-#include "base/process.h"
+#include "pool/sandbox/launcher/launcher_server.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -206,7 +206,7 @@ int idmap_owned(
 		return error_sys(err, errno, "pipe");
 	}
 	ready_fd = ends[0];
-	pid = process_fork();
+	pid = launcher_fork();
 	if (pid == 0) {
 		owned_main(owner, group, ends[1]);
 	}

@@ -3,7 +3,6 @@
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "base/process.h"
 #include "pool/sandbox/launcher/launcher_server.h"
 #include "pool/sandbox/privileges.h"
 
@@ -109,7 +108,7 @@ int worker_start(struct worker *worker, enum worker_kind kind, const struct plac
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
 		return error_sys(err, errno, "socketpair");
 	}
-	pid = process_fork();
+	pid = launcher_fork();
 	if (pid == 0) {
 		worker_main(kind, places, ends[1]);
 	}

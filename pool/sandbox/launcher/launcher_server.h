@@ -76,9 +76,10 @@ MUSTCHECK int upkeep_spawn(const struct server *server, const char *snapshot, pi
 MUSTCHECK int store_spawn(const struct server *server, const struct launcher_request *request,
 	pid_t *ret_pid, int fds[3], struct error *err);
 
-/* Keeps what the children have no use for from being copied for them; see lighten.c. They are made
- * by clone, or by process_fork. */
+/* From here on what is made by clone is not given what it has no use for; see lighten.c. */
 void launcher_lighten(void);
+/* fork with all of it, for a child that goes on as hob. */
+pid_t launcher_fork(void);
 
 /* Closes every descriptor above the standard ones but these. */
 void descriptors_keep(const int *fds, size_t count);

@@ -7,7 +7,6 @@
 #include "pool/sandbox/privileges.h"
 
 #include "base/memory.h"
-#include "base/process.h"
 
 #include <fcntl.h>
 #include <sys/prctl.h>
@@ -42,7 +41,7 @@ int page_out_start(struct server *server, struct pending *pending, struct error 
 	if (pipe2(ends, O_CLOEXEC) < 0) {
 		return error_sys(err, errno, "make a pipe");
 	}
-	pid = process_fork();
+	pid = launcher_fork();
 	if (pid == 0) {
 		pager_main(server, pending->request.name, ends[1]);
 	}

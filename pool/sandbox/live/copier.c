@@ -11,7 +11,6 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/memory.h"
-#include "base/process.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -119,7 +118,7 @@ static int guard_start(struct copier *copier, struct error *err)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
 		return error_sys(err, errno, "socketpair");
 	}
-	pid = process_fork();
+	pid = launcher_fork();
 	if (pid == 0) {
 		close(ends[0]);
 		close(copier->launcher_fd);
@@ -408,7 +407,7 @@ int copier_start(struct server *server, struct pending *pending, struct error *e
 		return error_sys(err, errno, "socketpair");
 	}
 	copier.launcher_fd = ends[1];
-	pid = process_fork();
+	pid = launcher_fork();
 	if (pid == 0) {
 		copier_main(server, &copier);
 	}
