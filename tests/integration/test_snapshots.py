@@ -275,7 +275,7 @@ def test_in_the_middle_of_a_compile(client, kept):
         printf '%s\n' 'printf("%d\n", sum); return 0; }' >> main.c
         printf 'O = $(patsubst %%.c,%%.o,$(wildcard *.c))\nprog: $(O)\n\tcc -o $@ $^\n' > Makefile
         printf '%%.o: %%.c\n\ttest $* != f40 || until test -e /tmp/go; do sleep 0.05; done; ' >> Makefile
-        printf 'cc -O2 -c -o $@ $<\n' >> Makefile""")
+        printf 'cc -O2 -c -o $@.part $< && mv $@.part $@\n' >> Makefile""")
     number = client.post(f"/v1/sandboxes/{sandbox}/exec", {"shell": "make -C build -j2", "detach": True})["exec"]
     wait_for("some objects", lambda: int(client.output(sandbox, "ls build | grep -c '\\.o$' || true")) >= 4)
     taken = take(client, sandbox)["id"]
