@@ -433,7 +433,7 @@ static struct store_work *work_find(const struct manager *manager, const char *k
 static bool choose_key(struct http_request *request, char key[NAME_MAX_LENGTH + 1])
 {
 	static uint64_t number;
-	const char *wanted = http_query(request, "work");
+	const char *wanted = http_query(request, "task");
 	struct error err = ERROR_INIT;
 
 	if (wanted == NULL) {
@@ -444,7 +444,7 @@ static bool choose_key(struct http_request *request, char key[NAME_MAX_LENGTH + 
 		error_set(&err, ERROR_INVALID, "work: \"%.64s\" is no name", wanted);
 	} else if (work_find(request->manager, wanted) != NULL) {
 		error_set(&err, ERROR_CONFLICT, "there is work under way with the key %s", wanted);
-		error_hint(&err, "GET /v1/work/%s watches it", wanted);
+		error_hint(&err, "GET /v1/tasks/%s watches it", wanted);
 	} else {
 		snprintf(key, NAME_MAX_LENGTH + 1, "%s", wanted);
 		return true;
@@ -505,7 +505,7 @@ void handle_work_list(struct http_request *request)
 		work = work->next) {
 		json_array_append_new(list, work_json(work));
 	}
-	http_reply_json(request, MHD_HTTP_OK, json_pack("{s:o}", "work", list));
+	http_reply_json(request, MHD_HTTP_OK, json_pack("{s:o}", "tasks", list));
 }
 
 static void on_watcher_gone(void *context)
@@ -551,7 +551,7 @@ void handle_work_get(struct http_request *request)
 	if (work == NULL) {
 		error_set(&err, ERROR_NOT_FOUND, "no work under way with the key %.64s",
 			request->match.args[0]);
-		error_hint(&err, "give the request that starts it ?work=KEY");
+		error_hint(&err, "give the request that starts it ?task=KEY");
 		http_reply_error(request, &err);
 	} else if (http_header_has(request, MHD_HTTP_HEADER_ACCEPT, "text/event-stream")) {
 		watch_start(request, work);

@@ -114,7 +114,7 @@ def test_an_import_says_how_far_it_is(shared, taken):
     client = shared.client
     whole = client.raw("GET", f"/v1/snapshots/{taken[1]}/export?with_parents=1").body
     accept = {"Accept": "text/event-stream"}
-    reply = client.raw("POST", "/v1/snapshots/import?work=coming-in", whole, accept)
+    reply = client.raw("POST", "/v1/snapshots/import?task=coming-in", whole, accept)
     assert reply.status == 200, reply.body
     names = [line[7:] for line in reply.body.decode().splitlines() if line.startswith("event: ")]
     assert names[-1] == "result", reply.body
@@ -130,23 +130,23 @@ def test_an_export_is_watched(shared, taken):
     client.output(sandbox, "head -c 30000000 /dev/urandom > big")
     large = client.post(f"/v1/sandboxes/{sandbox}/snapshots", {})["id"]
     connection = client.connect()
-    connection.request("GET", f"/v1/snapshots/{large}/export?work=going-out")
+    connection.request("GET", f"/v1/snapshots/{large}/export?task=going-out")
     wait_for("the export to say how far it is",
-             lambda: any(one["key"] == "going-out" and one["progress"] for one in client.get("/v1/work")["work"]))
-    seen = client.get("/v1/work/going-out")
+             lambda: any(one["key"] == "going-out" and one["progress"] for one in client.get("/v1/tasks")["tasks"]))
+    seen = client.get("/v1/tasks/going-out")
     assert (seen["verb"], seen["subject"]) == ("export", large)
     assert seen["progress"]["phase"] in ("digest", "write") and seen["progress"]["bytes_all"] > 30000000
     with pytest.raises(Failure) as failure:
-        client.get(f"/v1/snapshots/{large}/export?work=going-out")
+        client.get(f"/v1/snapshots/{large}/export?task=going-out")
     assert failure.value.status == 409
-    with client.stream("GET", "/v1/work/going-out") as watching:
+    with client.stream("GET", "/v1/tasks/going-out") as watching:
         first = next(iter(watching))
         assert first[-2] == "progress" and first[-1]["phase"] in ("digest", "write")
         assert len(connection.getresponse().read()) > 30000000
         connection.close()
         assert [event[-2] for event in watching][-1] == "result"
     with pytest.raises(Failure) as failure:
-        client.get("/v1/work/going-out")
+        client.get("/v1/tasks/going-out")
     assert failure.value.status == 404
     client.output(sandbox, "rm big")
     client.call("DELETE", f"/v1/snapshots/{large}")
@@ -183,4 +183,4 @@ def test_an_answer_that_is_too_long(machine):
     with pytest.raises(Failure) as failure:
         machine.client.get("/v1/snapshots/du")
     assert failure.value.status == 413 and "over 64 MiB" in failure.value.message
-    assert not machine.client.get("/v1/work")["work"]
+    assert not machine.client.get("/v1/tasks")["tasks"]

@@ -40,7 +40,8 @@ static void print_members(json_t *event)
 			continue;
 		}
 		text = json_is_string(value) ? human_member(event, key)
-					     : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+					     : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY |
+									 JSON_REAL_PRECISION(12));
 		printf("  %s=%s", key, text);
 	}
 	putchar('\n');
